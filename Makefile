@@ -1,0 +1,46 @@
+# `make help` lists what there is.
+
+.PHONY: help build test demo soak check deps clean
+.DEFAULT_GOAL := help
+
+# Where cargo puts what it builds.
+target := $(abspath $(or $(CARGO_TARGET_DIR),target))
+
+help:
+	@echo 'make demo    build, and show the mesh at work'
+	@echo 'make test    run the checks and all tests (in a VM if this kernel has no IPVS)'
+	@echo 'make soak    the same, every test on every kernel'
+	@echo 'make check   formatting, lints and the tests that need no kernel'
+	@echo 'make build   build the release binary'
+	@echo 'make deps    install the packages that are missing'
+	@echo 'make clean   remove what was built'
+
+deps:
+	@scripts/deps
+
+build:
+	@scripts/deps build
+	cargo build --release --locked
+
+test: deps
+	@scripts/test
+
+soak: deps
+	@scripts/test --all
+
+check:
+	@scripts/deps build test
+	@scripts/test --native-only
+
+# The demo needs root and IPVS: on this kernel if it has that, else in a VM.
+demo: export MESHD_BIN_DIR := $(target)/release
+demo: deps build
+	@if [ "$$(scripts/where)" = host ]; then \
+		if [ "$$(id -u)" = 0 ]; then scripts/demo; else sudo --preserve-env=MESHD_BIN_DIR,PATH,TERM scripts/demo; fi; \
+	else \
+		echo 'No usable IPVS in this kernel: the demo runs in a VM (tests/vm/run).'; \
+		tests/vm/run -- scripts/demo; \
+	fi
+
+clean:
+	cargo clean

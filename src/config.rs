@@ -1,0 +1,207 @@
+//! Text to [`Config`]: the grammar, the defaults, and errors that point at line and column.
+//!
+//! The text is TOML. It is read in three passes: [`syntax`] makes tables of it; `network` and [`services`] turn
+//! tables into the words of [`crate::mesh`], one value at a time, by means of [`reader`]; [`clash`] looks for what
+//! does not go together. Each reports all it finds, so that a file is corrected in one go, and what was reported
+//! once is left out of what follows, so that one mistake is one error. Every error says what was found and what
+//! would do.
+//!
+//! `config/services.toml` shows every key with its default.
+
+mod clash;
+mod error;
+mod network;
+mod reader;
+mod services;
+mod syntax;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::mesh::{Gateway, Ingress, Mesh, Service};
+use crate::objects::{PortRange, Protocol, Timeouts};
+
+use error::{At, Findings};
+use reader::Section;
+use services::{LONGEST_TIMEOUT, Sites};
+
+pub use error::{Error, Errors};
+
+const ROOT: &[&str] = &["node", "ingress", "gateway", "ipvs", "metrics", "control", "service"];
+
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9326);
+const DEFAULT_SOCKET: &str = "/run/meshd/meshd.sock";
+const DEFAULT_GROUP: &str = "meshd";
+
+/// Everything that the configuration says, defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub node: Node,
+    pub metrics: Metrics,
+    pub control: Control,
+    pub ingress: Ingress,
+    pub gateway: Gateway,
+    pub timeouts: Timeouts,
+    /// In the order of the file, as are their ports and backends.
+    pub services: Vec<Service>,
+}
+
+/// `[node]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// `None`: the host's name.
+    pub name: Option<String>,
+    /// How other nodes reach this one: the local end of the VXLAN tunnel.
+    pub address: Option<IpAddr>,
+    pub on_stop: OnStop,
+}
+
+/// What becomes of the kernel's objects when meshd stops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnStop {
+    /// They stay: published ports go on answering, and the next start adopts them.
+    #[default]
+    Keep,
+    /// They go.
+    Remove,
+}
+
+/// `[metrics]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Port 0 is any that is free.
+    pub listen: SocketAddr,
+}
+
+/// `[control]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// An absolute path, short enough for the address of a Unix socket.
+    pub socket: PathBuf,
+    /// The group that may connect, beside root.
+    pub group: String,
+}
+
+impl Config {
+    /// Reads a configuration. `file` is what the errors call it.
+    ///
+    /// # Errors
+    ///
+    /// If it is not TOML, the errors of its syntax; else everything else that is wrong with it.
+    pub fn parse(text: &str, file: &str) -> Result<Config, Errors> {
+        let findings = Findings::new(text, file);
+        let config = match syntax::parse(text, &findings) {
+            Some(document) => read(&Section::root(document.get_ref(), ROOT, &findings)),
+            None => None,
+        };
+        match config {
+            Some(config) if findings.count() == 0 => Ok(config),
+            _ => Err(findings.into_errors()),
+        }
+    }
+
+    /// What this node has to do. `host_name` is its name if the configuration gives none.
+    pub fn mesh(&self, host_name: &str) -> Mesh {
+        Mesh {
+            node: self.node.name.as_deref().unwrap_or(host_name).to_owned(),
+            address: self.node.address,
+            ingress: self.ingress.clone(),
+            gateway: self.gateway.clone(),
+            timeouts: self.timeouts,
+            services: self.services.clone(),
+        }
+    }
+}
+
+/// `None` only if something was reported.
+fn read(root: &Section<'_>) -> Option<Config> {
+    let findings = root.findings;
+    let (node, address) = node(root);
+    let metrics = metrics(root);
+    let control = control(root);
+    let timeouts = timeouts(root);
+    let ingress = network::ingress(root);
+    let gateway = network::gateway(root);
+    let mut sites = Sites::default();
+    let services = services::read(root, &mut sites);
+
+    // Services list their own backends behind their ports': what is already there stands above.
+    sites.backends.sort_by_key(|site| site.address.at);
+    clash::names(&sites.names, findings);
+    clash::ports(&sites.ports, &taken(&metrics, ingress.as_ref().map(|read| &read.ingress)), findings);
+    let (ingress, gateway) = (ingress?, gateway?);
+    clash::subnets(&ingress, &gateway, findings);
+    if let Some(address) = address {
+        clash::node_address(address, &ingress, &gateway, findings);
+    }
+    let backends = clash::backends(&sites.backends, &ingress, &gateway, findings);
+    clash::namespaces(&backends, &ingress, findings);
+    clash::macs(&backends, &ingress, findings);
+
+    let (ingress, gateway) = (ingress.ingress, gateway.gateway);
+    Some(Config { node, metrics, control, ingress, gateway, timeouts, services })
+}
+
+/// Ports of the host that meshd needs itself: published, they would be led away from it.
+fn taken(metrics: &Metrics, ingress: Option<&Ingress>) -> Vec<(PortRange, &'static str)> {
+    let metrics = (PortRange::single(Protocol::Tcp, metrics.listen.port()), "the listener of [metrics]");
+    let tunnel = ingress.map(|ingress| (PortRange::single(Protocol::Udp, ingress.port), "the tunnel of [ingress]"));
+    tunnel.into_iter().chain([metrics]).collect()
+}
+
+/// With the place of its address.
+fn node(root: &Section<'_>) -> (Node, Option<At<IpAddr>>) {
+    let section = root.section("node", "[node]", &["name", "address", "on_stop"]);
+    let wanted = "a name of 1 to 63 characters from A-Z, a-z, 0-9, `_`, `.` and `-`";
+    let name = section.text("name", wanted, |text| services::is_name(text).then(|| text.to_owned()));
+    let wanted = "an IPv4 or IPv6 address at which other nodes reach this one";
+    let address = section.text("address", wanted, |text| {
+        text.parse::<IpAddr>().ok().filter(|address| network::unreachable(*address).is_none())
+    });
+    let on_stop = section.text("on_stop", "\"keep\" or \"remove\"", |text| match text {
+        "keep" => Some(OnStop::Keep),
+        "remove" => Some(OnStop::Remove),
+        _ => None,
+    });
+    let node = Node {
+        name: name.map(|name| name.value),
+        address: address.map(|address| address.value),
+        on_stop: on_stop.map(|on_stop| on_stop.value).unwrap_or_default(),
+    };
+    (node, address)
+}
+
+fn metrics(root: &Section<'_>) -> Metrics {
+    let section = root.section("metrics", "[metrics]", &["listen"]);
+    let wanted = "an address and a port such as \"127.0.0.1:9326\" or \"[::1]:9326\"";
+    let listen = section.text("listen", wanted, |text| text.parse().ok());
+    Metrics { listen: listen.map_or(DEFAULT_LISTEN, |listen| listen.value) }
+}
+
+fn control(root: &Section<'_>) -> Control {
+    let section = root.section("control", "[control]", &["socket", "group"]);
+    // The kernel's sun_path has 108 bytes, the last of which is 0.
+    let socket = section.text("socket", "an absolute path of at most 107 bytes", |text| {
+        (text.starts_with('/') && text.len() <= 107 && !text.contains(char::is_control)).then_some(text)
+    });
+    // What groupadd(8) takes, more or less: nothing that has a meaning in /etc/group.
+    let group = section.text("group", "the name of a group", |text| {
+        let fits = (1..=32).contains(&text.len());
+        (fits && !text.contains(|letter: char| ":,".contains(letter) || letter.is_whitespace() || letter.is_control()))
+            .then_some(text)
+    });
+    Control {
+        socket: socket.map_or(DEFAULT_SOCKET, |socket| socket.value).into(),
+        group: group.map_or(DEFAULT_GROUP, |group| group.value).to_owned(),
+    }
+}
+
+fn timeouts(root: &Section<'_>) -> Timeouts {
+    let section = root.section("ipvs", "[ipvs]", &["tcp", "tcp_fin", "udp"]);
+    // The kernel takes 0 for: leave it as it is.
+    let seconds = |key, default| {
+        section.number(key, "a number of seconds", 1..=LONGEST_TIMEOUT).map_or(default, |seconds| seconds.value)
+    };
+    let Timeouts { tcp, tcp_fin, udp } = Timeouts::default();
+    Timeouts { tcp: seconds("tcp", tcp), tcp_fin: seconds("tcp_fin", tcp_fin), udp: seconds("udp", udp) }
+}

@@ -1,0 +1,121 @@
+//! What is wrong with a configuration, and where.
+
+use std::cell::RefCell;
+use std::fmt;
+
+/// One thing that is wrong. It is printed as `file:line:column: message`, on one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// What was found, and what would do.
+    pub message: String,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Error { file, line, column, message } = self;
+        write!(f, "{file}:{line}:{column}: {message}")
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// All that is wrong with one configuration, in the order of the text. Never empty; printed one a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errors(Vec<Error>);
+
+impl Errors {
+    pub fn iter(&self) -> std::slice::Iter<'_, Error> {
+        self.0.iter()
+    }
+}
+
+impl IntoIterator for Errors {
+    type Item = Error;
+    type IntoIter = std::vec::IntoIter<Error>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Errors {}
+
+/// A value and the byte of the text where it stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At<T> {
+    pub value: T,
+    pub at: usize,
+}
+
+/// Collects what is wrong while a text is read. Shared by all readers, hence the cell.
+pub(super) struct Findings<'t> {
+    text: &'t str,
+    file: &'t str,
+    /// The byte at which each line begins.
+    lines: Vec<usize>,
+    found: RefCell<Vec<At<String>>>,
+}
+
+impl<'t> Findings<'t> {
+    pub fn new(text: &'t str, file: &'t str) -> Findings<'t> {
+        let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let lines = std::iter::once(0).chain(breaks.map(|(offset, _)| offset + 1)).collect();
+        Findings { text, file, lines, found: RefCell::default() }
+    }
+
+    pub fn report(&self, at: usize, message: impl Into<String>) {
+        self.found.borrow_mut().push(At { value: message.into(), at });
+    }
+
+    /// Reports one thing only about one place: a value that many others inherit is wrong once.
+    pub fn report_once(&self, at: usize, message: impl Into<String>) {
+        if self.found.borrow().iter().all(|finding| finding.at != at) {
+            self.report(at, message);
+        }
+    }
+
+    /// How many there are: two counts tell whether anything between them was wrong.
+    pub fn count(&self) -> usize {
+        self.found.borrow().len()
+    }
+
+    /// The number of the line that holds that byte, from 1.
+    pub fn line(&self, at: usize) -> usize {
+        self.lines.partition_point(|start| *start <= at)
+    }
+
+    /// The number of the column of that byte in its line, from 1.
+    fn column(&self, at: usize) -> usize {
+        let start = self.lines.get(self.line(at) - 1).copied().unwrap_or(0);
+        let before = self.text.as_bytes().get(start..at.min(self.text.len())).unwrap_or_default();
+        // Every byte but those that continue a character of UTF-8.
+        1 + before.iter().filter(|byte| *byte & 0xc0 != 0x80).count()
+    }
+
+    pub fn into_errors(self) -> Errors {
+        let mut found = self.found.take();
+        found.sort_by_key(|finding| finding.at);
+        let error = |At { value: message, at }| Error {
+            file: self.file.to_owned(),
+            line: self.line(at),
+            column: self.column(at),
+            message,
+        };
+        Errors(found.into_iter().map(error).collect())
+    }
+}

@@ -1,0 +1,56 @@
+//! What stands in the way on this host, named before anything is changed.
+
+use ipnetwork::IpNetwork;
+use tracing::warn;
+
+use super::subnets;
+use crate::kernel::{Kernel, Result, listeners};
+use crate::mesh::Mesh;
+
+/// Why this mesh cannot be on this host, each with what to do.
+pub fn problems(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    let bridge = &mesh.gateway.bridge;
+    if kernel.links().is_foreign(bridge)? {
+        problems.push(format!(
+            "a link {bridge} exists that is not meshd's: choose another [gateway] bridge, or remove it with `ip link delete {bridge}`"
+        ));
+    }
+    let gateway =
+        [("[gateway] subnet", mesh.gateway.subnet.into()), ("[gateway] subnet6", mesh.gateway.subnet6.into())];
+    let ours: Vec<(&str, IpNetwork)> = subnets(&mesh.ingress).chain(gateway).collect();
+    for (route, link) in kernel.links().host_routes()? {
+        let clash = ours.iter().find(|(_, subnet)| link != *bridge && overlap(subnet, &route));
+        if let Some((name, subnet)) = clash {
+            problems.push(format!(
+                "{name} = \"{subnet}\" is taken: this host has a route to {route} on {link}; choose another subnet"
+            ));
+        }
+    }
+    Ok(problems)
+}
+
+/// What works, but may surprise.
+pub fn warn(kernel: &mut Kernel, mesh: &Mesh) {
+    for port in mesh.services.iter().flat_map(|service| &service.ports) {
+        let range = port.published;
+        let listening = listeners::listeners(range.protocol).unwrap_or_default();
+        for socket in listening.iter().filter(|socket| range.contains(range.protocol, socket.port())) {
+            warn!(
+                "published port {range}: a local process listens on {socket} and gets no connections now, they go to the mesh"
+            );
+        }
+    }
+    if let Some(address) = mesh.address {
+        let there = kernel.links().host_addresses().is_ok_and(|all| all.iter().any(|network| network.ip() == address));
+        if !there {
+            warn!(
+                "[node] address = \"{address}\" is not an address of this host: no other node will reach its overlay"
+            );
+        }
+    }
+}
+
+fn overlap(one: &IpNetwork, other: &IpNetwork) -> bool {
+    one.contains(other.network()) || other.contains(one.network())
+}

@@ -1,0 +1,101 @@
+//! The host's part: published ports lead into the sandbox, whatever their number, by one look-up.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+
+use crate::mesh::Mesh;
+use crate::objects::{
+    Action, Chain, ChainKind, Family, Hook, Map, MapKind, MapValue, Match, Netns, Objects, Rule, Surroundings, Table,
+};
+
+use super::topology::gateway_addresses;
+use super::{ports, serves, speaks_v6};
+
+/// The kernel's NF_IP_PRI_NAT_DST. nft knows it by the name dstnat, but not in the output hook.
+const DSTNAT: i32 = -100;
+const SRCNAT: i32 = 100;
+
+pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Objects) {
+    let v6 = speaks_v6(mesh);
+    objects.tables.insert(Netns::Host, Table { maps: maps(mesh, v6), chains: chains(mesh, v6) });
+    if mesh.gateway.open_forward {
+        objects.openings.extend(surroundings.forward_drops.iter().cloned());
+    }
+
+    let mut set = |name: String, value: &str| objects.sysctls.insert((Netns::Host, name), value.to_owned());
+    set("net/ipv4/ip_forward".to_owned(), "1");
+    // 127.0.0.1 may leave by this one bridge, so that published ports answer there too.
+    set(format!("net/ipv4/conf/{}/route_localnet", mesh.gateway.bridge), "1");
+    if v6 {
+        set("net/ipv6/conf/all/forwarding".to_owned(), "1");
+        // A host that forwards ignores router advertisements, and would lose its default route, unless told 2.
+        for link in &surroundings.accept_ra {
+            set(format!("net/ipv6/conf/{link}/accept_ra"), "2");
+        }
+    }
+}
+
+/// The map of single ports of a family, and that of ranges.
+fn map_names(family: Family) -> [(&'static str, bool); 2] {
+    match family {
+        Family::V4 => [("published4", false), ("ranges4", true)],
+        Family::V6 => [("published6", false), ("ranges6", true)],
+    }
+}
+
+fn maps(mesh: &Mesh, v6: bool) -> BTreeMap<String, Map> {
+    let sandbox: Vec<IpAddr> = gateway_addresses(&mesh.gateway, v6).iter().map(|(_, sandbox)| sandbox.ip()).collect();
+    let mut maps = BTreeMap::new();
+    for family in Family::ALL {
+        for (name, ranges) in map_names(family) {
+            let mut map = Map { kind: MapKind::Address(family), ranges, elements: BTreeMap::new() };
+            if let Some(sandbox) = sandbox.iter().find(|address| Family::of(address) == family) {
+                let published = ports(mesh).filter(|port| serves(port, family) && port.published.is_single() != ranges);
+                map.elements.extend(published.map(|port| (port.published, MapValue::Address(*sandbox))));
+            }
+            maps.insert(name.to_owned(), map);
+        }
+    }
+    maps
+}
+
+/// `fib daddr type local dnat to <the sandbox> if the port is published`, for both families.
+fn publish() -> impl Iterator<Item = Rule> {
+    Family::ALL.into_iter().flat_map(|family| {
+        map_names(family).map(|(map, _)| {
+            let to = Action::DnatFrom { map: map.to_owned(), family };
+            Rule::new([Match::Family(family), Match::DestinationLocal], to)
+        })
+    })
+}
+
+fn chains(mesh: &Mesh, v6: bool) -> BTreeMap<String, Chain> {
+    let bridge = &mesh.gateway.bridge;
+    let nat = |hook, priority, rules| Chain { kind: ChainKind::Nat, hook, priority, rules };
+
+    // What comes out of the sandbox goes where it says: a backend on this host whose own port is published
+    // as well would otherwise be led back in.
+    let from_bridge = Rule::new([Match::InterfaceIn(bridge.clone())], Action::Return);
+    let prerouting = std::iter::once(from_bridge).chain(publish()).collect();
+
+    // The node's own connections. IPv6 has no route_localnet: to [::1] a published port is simply closed.
+    let loopback6 = Rule::new([Match::DestinationIn(IpNetwork::from(IpAddr::V6(Ipv6Addr::LOCALHOST)))], Action::Return);
+    let output = std::iter::once(loopback6).chain(publish()).collect();
+
+    // The node's own connections enter the sandbox from the bridge's address (127.0.0.1 would have no way
+    // back); what the sandbox sends to the world leaves from the host's address.
+    let own = Rule::new([Match::InterfaceOut(bridge.clone()), Match::SourceLocal], Action::Masquerade);
+    let leaving = gateway_addresses(&mesh.gateway, v6).into_iter().map(|(bridge_ip, _)| {
+        let subnet = IpNetwork::new(bridge_ip.network(), bridge_ip.prefix()).unwrap_or(bridge_ip);
+        Rule::new([Match::SourceIn(subnet), Match::NotInterfaceOut(bridge.clone())], Action::Masquerade)
+    });
+    let postrouting = std::iter::once(own).chain(leaving).collect();
+
+    BTreeMap::from([
+        ("prerouting".to_owned(), nat(Hook::Prerouting, DSTNAT, prerouting)),
+        ("output".to_owned(), nat(Hook::Output, DSTNAT, output)),
+        ("postrouting".to_owned(), nat(Hook::Postrouting, SRCNAT, postrouting)),
+    ])
+}

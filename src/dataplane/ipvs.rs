@@ -1,0 +1,117 @@
+//! The sandbox's part: a mark for each published port, an IPVS service behind each mark, SNAT behind that.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::mesh::{Backend, Mesh, Port};
+use crate::objects::{
+    Action, Chain, ChainKind, Destination, DestinationKey, Family, Hook, Map, MapKind, MapValue, Match, Netns, Objects,
+    Persistence, Rule, Surroundings, Table, VirtualKey, VirtualService,
+};
+
+use super::topology::OVERLAY_LEG;
+use super::{ports, serves, speaks_v6};
+
+/// The kernel's NF_IP_PRI_MANGLE and NF_IP_PRI_NAT_SRC.
+const MANGLE: i32 = -150;
+const SRCNAT: i32 = 100;
+
+pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Objects) {
+    objects.tables.insert(Netns::Sandbox, Table { maps: maps(mesh), chains: chains(mesh) });
+    objects.timeouts = Some(mesh.timeouts);
+    for port in ports(mesh) {
+        for family in Family::ALL {
+            if serves(port, family) {
+                objects.services.insert(VirtualKey { mark: port.mark(), family }, service(port, family));
+            }
+        }
+    }
+    for (name, value) in sysctls(mesh, surroundings) {
+        objects.sysctls.insert((Netns::Sandbox, name.to_owned()), value.to_owned());
+    }
+}
+
+fn sysctls(mesh: &Mesh, surroundings: &Surroundings) -> Vec<(&'static str, &'static str)> {
+    // Before 5.9, 1 delays a SYN on a reused source port by a second; since then it does not, and 0 would pin
+    // such a client to a backend that is drained (kubernetes#93297, #81775).
+    let conn_reuse_mode = if surroundings.kernel >= (5, 9) { "1" } else { "0" };
+    let mut sysctls = vec![
+        ("net/ipv4/ip_forward", "1"),
+        // When the ingress address changes within its subnet, the new one outlives the old one.
+        ("net/ipv4/conf/all/promote_secondaries", "1"),
+        // Without it the SNAT behind IPVS does not see IPVS's connections.
+        ("net/ipv4/vs/conntrack", "1"),
+        ("net/ipv4/vs/conn_reuse_mode", conn_reuse_mode),
+        // Connections of a backend that is gone end with it.
+        ("net/ipv4/vs/expire_nodest_conn", "1"),
+        ("net/ipv4/vs/expire_quiescent_template", "1"),
+    ];
+    if speaks_v6(mesh) {
+        sysctls.push(("net/ipv6/conf/all/forwarding", "1"));
+    }
+    sysctls
+}
+
+fn maps(mesh: &Mesh) -> BTreeMap<String, Map> {
+    let of = |ranges: bool| {
+        let published = ports(mesh).filter(|port| port.published.is_single() != ranges && !port.backends.is_empty());
+        let elements = published.map(|port| (port.published, MapValue::Mark(port.mark()))).collect();
+        Map { kind: MapKind::Mark, ranges, elements }
+    };
+    BTreeMap::from([("marks".to_owned(), of(false)), ("ranges".to_owned(), of(true))])
+}
+
+fn chains(mesh: &Mesh) -> BTreeMap<String, Chain> {
+    // Backends' answers carry no mark: only what comes in by the gateway is looked up.
+    let answers = Rule::new([Match::InterfaceIn(OVERLAY_LEG.to_owned())], Action::Accept);
+    let marks = ["marks", "ranges"].map(|map| Rule::new([], Action::MarkFrom { map: map.to_owned() }));
+    let prerouting = std::iter::once(answers).chain(marks).collect();
+
+    // IPVS leaves the mark on the packet, so the mark says here what `-m ipvs` says to iptables. Towards the
+    // overlay the source becomes this node's ingress address, which every backend can answer; elsewhere it
+    // becomes the address of the link it leaves by.
+    let v4 = mesh.ingress.v4.map(|endpoint| (IpNetwork::V4(endpoint.subnet), IpAddr::V4(endpoint.address)));
+    let v6 = mesh.ingress.v6.map(|endpoint| (IpNetwork::V6(endpoint.subnet), IpAddr::V6(endpoint.address)));
+    let overlay = [v4, v6]
+        .into_iter()
+        .flatten()
+        .map(|(subnet, address)| Rule::new([Match::Marked, Match::DestinationIn(subnet)], Action::Snat(address)));
+    let elsewhere = Rule::new([Match::Marked], Action::Masquerade);
+    let postrouting = overlay.chain([elsewhere]).collect();
+
+    BTreeMap::from([
+        (
+            "prerouting".to_owned(),
+            Chain { kind: ChainKind::Filter, hook: Hook::Prerouting, priority: MANGLE, rules: prerouting },
+        ),
+        (
+            "postrouting".to_owned(),
+            Chain { kind: ChainKind::Nat, hook: Hook::Postrouting, priority: SRCNAT, rules: postrouting },
+        ),
+    ])
+}
+
+fn service(port: &Port, family: Family) -> VirtualService {
+    let scheduling = &port.scheduling;
+    let prefix = match family {
+        Family::V4 => scheduling.persistence_mask,
+        Family::V6 => scheduling.persistence_mask6,
+    };
+    let persistence = (scheduling.persistence > 0).then_some(Persistence { timeout: scheduling.persistence, prefix });
+    let backends = port.backends.iter().filter(|backend| Family::of(&backend.address) == family);
+    VirtualService {
+        scheduler: scheduling.scheduler,
+        flags: scheduling.flags,
+        persistence,
+        one_packet: scheduling.one_packet,
+        destinations: backends.map(|backend| destination(port, backend)).collect(),
+    }
+}
+
+fn destination(port: &Port, backend: &Backend) -> (DestinationKey, Destination) {
+    // Port 0 keeps the packet's own port, which is what a range wants.
+    let key = DestinationKey { address: backend.address, port: port.target.unwrap_or(0) };
+    (key, Destination { weight: backend.weight })
+}

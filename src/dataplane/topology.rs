@@ -1,0 +1,173 @@
+//! Namespaces, links, addresses, routes, and the legs of backends on the overlay.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::mesh::{Gateway, Ingress, Mesh, NetnsRef};
+use crate::objects::{Address, Leg, Link, LinkId, LinkKind, Mac, Netns, Objects, Route, Surroundings};
+
+use super::{ports, speaks_v6};
+
+/// The sandbox's leg on the overlay, as Swarm calls it.
+pub const OVERLAY_LEG: &str = "eth0";
+/// The sandbox's leg on the gateway bridge.
+pub const GATEWAY_LEG: &str = "eth1";
+/// The other ends of those two.
+const SANDBOX_PORT: &str = "sbox0";
+const HOST_END: &str = "mesh_sbox";
+const OVERLAY_BRIDGE: &str = "br0";
+const TUNNEL: &str = "vxlan0";
+
+/// Bytes that the encapsulation takes: Ethernet 14, VXLAN 8, UDP 8 and the outer IP header.
+const OVERHEAD_V4: u32 = 50;
+const OVERHEAD_V6: u32 = 70;
+/// Bytes. Between host and sandbox nothing is encapsulated.
+const GATEWAY_MTU: u32 = 1500;
+
+pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Objects) {
+    objects.namespaces.extend([Netns::Sandbox, Netns::Overlay]);
+    gateway(mesh, objects);
+    overlay(mesh, surroundings, objects);
+    legs(mesh, surroundings, objects);
+}
+
+/// The first and the second address of each subnet in use: the bridge's and the sandbox's.
+pub(super) fn gateway_addresses(gateway: &Gateway, v6: bool) -> Vec<(IpNetwork, IpNetwork)> {
+    let mut pairs = Vec::new();
+    let v4 = IpNetwork::V4(gateway.subnet);
+    pairs.push((host_address(v4, 1), host_address(v4, 2)));
+    if v6 {
+        let v6 = IpNetwork::V6(gateway.subnet6);
+        pairs.push((host_address(v6, 1), host_address(v6, 2)));
+    }
+    pairs
+}
+
+/// The n-th address of a network, with the network's prefix length.
+fn host_address(network: IpNetwork, n: u32) -> IpNetwork {
+    let address = match network.network() {
+        IpAddr::V4(base) => IpAddr::V4((u32::from(base).wrapping_add(n)).into()),
+        IpAddr::V6(base) => IpAddr::V6((u128::from(base).wrapping_add(n.into())).into()),
+    };
+    with_prefix(address, network)
+}
+
+fn with_prefix(address: IpAddr, network: IpNetwork) -> IpNetwork {
+    // The prefix length is the network's own, so it always fits its family.
+    IpNetwork::new(address, network.prefix()).unwrap_or(network)
+}
+
+fn port(master: &str, mut link: Link) -> Link {
+    link.master = Some(master.to_owned());
+    link
+}
+
+fn link(kind: LinkKind, mac: Mac, mtu: u32) -> Link {
+    Link { kind, mac, mtu, master: None, isolated: false, up: true }
+}
+
+/// A pair of linked devices, each with its MAC.
+fn veth(objects: &mut Objects, near: (LinkId, Mac), far: (LinkId, Mac), mtu: u32) {
+    objects.links.insert(near.0.clone(), link(LinkKind::Veth { peer: far.0.clone() }, near.1, mtu));
+    objects.links.insert(far.0, link(LinkKind::Veth { peer: near.0 }, far.1, mtu));
+}
+
+/// Makes one end of a pair a port of a bridge.
+fn enslave(objects: &mut Objects, id: &LinkId, master: &str, isolated: bool) {
+    if let Some(end) = objects.links.remove(id) {
+        objects.links.insert(id.clone(), Link { isolated, ..port(master, end) });
+    }
+}
+
+/// The bridge on the host, the sandbox behind it, and the sandbox's way out.
+fn gateway(mesh: &Mesh, objects: &mut Objects) {
+    let addresses = gateway_addresses(&mesh.gateway, speaks_v6(mesh));
+    let (bridge_ip, sandbox_ip) = (addresses[0].0.ip(), addresses[0].1.ip());
+    let bridge = LinkId::new(Netns::Host, mesh.gateway.bridge.as_str());
+    let outer = LinkId::new(Netns::Host, HOST_END);
+    let inner = LinkId::new(Netns::Sandbox, GATEWAY_LEG);
+
+    objects.links.insert(bridge.clone(), link(LinkKind::Bridge, Mac::of(&bridge_ip), GATEWAY_MTU));
+    veth(
+        objects,
+        (outer.clone(), Mac::with_prefix(0x43, &sandbox_ip)),
+        (inner.clone(), Mac::of(&sandbox_ip)),
+        GATEWAY_MTU,
+    );
+    // Isolated: what else may one day hang on this bridge is no one's neighbour.
+    enslave(objects, &outer, &mesh.gateway.bridge, true);
+
+    for (bridge_ip, sandbox_ip) in addresses {
+        objects.addresses.insert(Address { link: bridge.clone(), ip: bridge_ip });
+        objects.addresses.insert(Address { link: inner.clone(), ip: sandbox_ip });
+        let everything: IpAddr = match bridge_ip {
+            IpNetwork::V4(_) => IpAddr::V4(0.into()),
+            IpNetwork::V6(_) => IpAddr::V6(0.into()),
+        };
+        objects.routes.insert(Route {
+            link: inner.clone(),
+            destination: IpNetwork::new(everything, 0).unwrap_or(bridge_ip),
+            gateway: bridge_ip.ip(),
+        });
+    }
+}
+
+/// The bridge and the tunnel of the overlay, and the sandbox's leg on it.
+fn overlay(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Objects) {
+    let ingress = &mesh.ingress;
+    let mtu = overlay_mtu(mesh, surroundings);
+    let endpoint = endpoints(ingress);
+    let Some(first) = endpoint.first().map(IpNetwork::ip) else { return };
+    let leg = LinkId::new(Netns::Sandbox, OVERLAY_LEG);
+    let other_end = LinkId::new(Netns::Overlay, SANDBOX_PORT);
+
+    objects.links.insert(
+        LinkId::new(Netns::Overlay, OVERLAY_BRIDGE),
+        link(LinkKind::Bridge, Mac::with_prefix(0x44, &first), mtu),
+    );
+    let tunnel = LinkKind::Vxlan { vni: ingress.vni, port: ingress.port, local: mesh.address };
+    objects.links.insert(
+        LinkId::new(Netns::Overlay, TUNNEL),
+        port(OVERLAY_BRIDGE, link(tunnel, Mac::with_prefix(0x45, &first), mtu)),
+    );
+    veth(objects, (leg.clone(), Mac::of(&first)), (other_end.clone(), Mac::with_prefix(0x43, &first)), mtu);
+    enslave(objects, &other_end, OVERLAY_BRIDGE, false);
+    for ip in endpoint {
+        objects.addresses.insert(Address { link: leg.clone(), ip });
+    }
+}
+
+/// This node's ingress addresses, IPv4 first, with their subnets' prefix lengths.
+fn endpoints(ingress: &Ingress) -> Vec<IpNetwork> {
+    let v4 = ingress.v4.map(|endpoint| with_prefix(endpoint.address.into(), IpNetwork::V4(endpoint.subnet)));
+    let v6 = ingress.v6.map(|endpoint| with_prefix(endpoint.address.into(), IpNetwork::V6(endpoint.subnet)));
+    v4.into_iter().chain(v6).collect()
+}
+
+fn overlay_mtu(mesh: &Mesh, surroundings: &Surroundings) -> u32 {
+    let overhead = match mesh.address {
+        Some(IpAddr::V6(_)) => OVERHEAD_V6,
+        _ => OVERHEAD_V4,
+    };
+    mesh.ingress.mtu.unwrap_or(surroundings.underlay_mtu.saturating_sub(overhead))
+}
+
+/// One leg for each namespace that is ours to attach, with all addresses that backends have in it.
+fn legs(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Objects) {
+    let subnets: Vec<IpNetwork> = endpoints(&mesh.ingress);
+    let mut namespaces: BTreeMap<&NetnsRef, BTreeSet<IpNetwork>> = BTreeMap::new();
+    for backend in ports(mesh).flat_map(|port| &port.backends) {
+        let subnet = subnets.iter().find(|subnet| subnet.contains(backend.address));
+        if let (Some(netns), Some(subnet)) = (&backend.netns, subnet) {
+            namespaces.entry(netns).or_default().insert(with_prefix(backend.address, *subnet));
+        }
+    }
+    for (netns, addresses) in namespaces {
+        // IPv4 sorts before IPv6: a dual-stack leg has the MAC of its IPv4 address.
+        let Some(mac) = addresses.first().map(|address| Mac::of(&address.ip())) else { continue };
+        let leg = Leg { netns: Some(netns.clone()), mtu: overlay_mtu(mesh, surroundings), addresses };
+        objects.legs.insert(mac, leg);
+    }
+}

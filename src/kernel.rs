@@ -1,0 +1,338 @@
+//! The kernel: what it holds is observed as [`Objects`], and changed step by step.
+//!
+//! The one place that talks to it. All of it is synchronous: netlink answers within the call that asks
+//! (see [`socket`]). Sockets are opened once in each of our namespaces and kept.
+
+pub mod attribute;
+pub mod conntrack;
+pub mod fake;
+pub mod ipvs;
+pub mod link;
+pub mod listeners;
+pub mod lock;
+pub mod netns;
+pub mod nft;
+pub mod probe;
+pub mod socket;
+pub mod surroundings;
+pub mod sysctl;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+use crate::objects::{Mac, Netns, NetnsRef, Objects, Opening, PortRange, VirtualKey};
+use crate::plan::Step;
+use ipvs::{Ipvs, ServiceCounters};
+use link::Links;
+use nft::Nft;
+
+/// Why a step was not done, or something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Netlink(#[from] socket::Error),
+    #[error(transparent)]
+    Link(#[from] link::Error),
+    #[error(transparent)]
+    Namespace(#[from] netns::Error),
+    #[error(transparent)]
+    Sysctl(#[from] sysctl::Error),
+    #[error(transparent)]
+    Ipvs(#[from] ipvs::OpenError),
+    #[error("nf_tables is missing from this kernel: load it with `modprobe nf_tables`, or use a kernel that has it")]
+    NoNftables(#[source] socket::Error),
+    #[error("the sandbox's namespace is not there")]
+    NoSandbox,
+    #[error("cannot enter a namespace")]
+    Enter(#[source] io::Error),
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Names that the configuration gives to what is ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// The sandbox's namespace under /run/netns.
+    pub sandbox: String,
+    /// The gateway bridge on the host.
+    pub bridge: String,
+}
+
+impl Names {
+    fn overlay(&self) -> String {
+        format!("{}_overlay", self.sandbox)
+    }
+
+    /// Where the daemon of this sandbox keeps what must outlive it, but not the kernel.
+    pub fn runtime_directory(&self) -> PathBuf {
+        PathBuf::from("/run/meshd").join(&self.sandbox)
+    }
+
+    fn of(&self, netns: Netns) -> Option<String> {
+        match netns {
+            Netns::Host => None,
+            Netns::Sandbox => Some(self.sandbox.clone()),
+            Netns::Overlay => Some(self.overlay()),
+        }
+    }
+}
+
+/// What is open in the sandbox, beside its links.
+struct Sandbox {
+    nft: Nft,
+    ipvs: Ipvs,
+}
+
+pub struct Kernel {
+    names: Names,
+    links: Links,
+    host: Nft,
+    sandbox: Option<Sandbox>,
+    sysctls: sysctl::Host,
+}
+
+impl Kernel {
+    /// Opens the kernel from the host's namespace, which is the calling thread's. Changes nothing.
+    pub fn open(names: Names) -> Result<Kernel> {
+        let mut links = Links::default();
+        links.enter(Netns::Host, netns::open("/proc/thread-self/ns/net")?)?;
+        let mut host = Nft::open().map_err(Error::NoNftables)?;
+        host.table().map_err(Error::NoNftables)?;
+        let sysctls = sysctl::Host::new(names.runtime_directory());
+        let mut kernel = Kernel { names, links, host, sandbox: None, sysctls };
+        kernel.refresh()?;
+        Ok(kernel)
+    }
+
+    /// Whether this kernel has IPVS: asking loads it.
+    pub fn has_ipvs(&self) -> std::result::Result<(), ipvs::OpenError> {
+        Ipvs::open().map(|_| ())
+    }
+
+    /// All that is ours, and of what can be anyone's (kernel parameters, backends' namespaces) what `about`
+    /// speaks of.
+    pub fn observe(&mut self, about: &Objects) -> Result<Objects> {
+        self.refresh()?;
+        let mut seen = Objects::default();
+        for netns in [Netns::Sandbox, Netns::Overlay] {
+            if self.links.netns(netns).is_some() {
+                seen.namespaces.insert(netns);
+            }
+        }
+        let backends: BTreeMap<Mac, NetnsRef> =
+            about.legs.iter().filter_map(|(mac, leg)| Some((*mac, leg.netns.clone()?))).collect();
+        let found = self.links.observe(&self.names.bridge, &backends)?;
+        seen.links = found.links;
+        seen.addresses = found.addresses;
+        seen.routes = found.routes;
+        seen.legs = found.legs;
+
+        if let Some(table) = self.host.table()? {
+            seen.tables.insert(Netns::Host, table);
+        }
+        let forward = self.host.forward(&self.names.bridge)?;
+        seen.openings = forward.open;
+        // One rule of two is as good as none, where both are wanted; where none is, it has to go.
+        seen.openings.extend(forward.stale.into_iter().filter(|opening| !about.openings.contains(opening)));
+
+        if let Some(sandbox) = &mut self.sandbox {
+            if let Some(table) = sandbox.nft.table()? {
+                seen.tables.insert(Netns::Sandbox, table);
+            }
+            seen.services = sandbox.ipvs.services()?;
+            seen.timeouts = Some(sandbox.ipvs.timeouts()?);
+        }
+        self.observe_sysctls(about, &mut seen)?;
+        Ok(seen)
+    }
+
+    fn observe_sysctls(&self, about: &Objects, seen: &mut Objects) -> Result<()> {
+        let mut names: Vec<(Netns, String)> = about.sysctls.keys().cloned().collect();
+        names.extend(self.sysctls.recorded()?.into_keys().map(|name| (Netns::Host, name)));
+        for (netns, name) in names {
+            let Some(file) = self.links.netns(netns) else { continue };
+            // A parameter that is not there (of a link that is to come) has no value.
+            if let Some(value) = sysctl::read(file, &name)? {
+                seen.sysctls.insert((netns, name), value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does the steps, in order. Steps of one kind that follow one another go to the kernel together. One
+    /// outcome for each step: one that fails does not stop the others.
+    pub fn apply(&mut self, steps: &[Step]) -> Vec<Result<()>> {
+        let mut outcomes = Vec::with_capacity(steps.len());
+        let mut rest = steps;
+        while let Some(first) = rest.first() {
+            let place = batch_of(first);
+            let length =
+                if place == Batch::Alone { 1 } else { rest.iter().take_while(|step| batch_of(step) == place).count() };
+            let (run, after) = rest.split_at(length);
+            outcomes.extend(self.apply_run(place, run));
+            rest = after;
+        }
+        outcomes
+    }
+
+    fn apply_run(&mut self, batch: Batch, run: &[Step]) -> Vec<Result<()>> {
+        let steps: Vec<&Step> = run.iter().collect();
+        let all = |outcome: Vec<socket::Result<()>>| outcome.into_iter().map(|one| one.map_err(Error::from)).collect();
+        let nobody = || run.iter().map(|_| Err(Error::NoSandbox)).collect();
+        match batch {
+            Batch::Nft(Netns::Host) => all(self.host.apply(&steps)),
+            Batch::Nft(_) => match &mut self.sandbox {
+                Some(sandbox) => all(sandbox.nft.apply(&steps)),
+                None => nobody(),
+            },
+            Batch::Ipvs => match &mut self.sandbox {
+                Some(sandbox) => all(sandbox.ipvs.apply(&steps)),
+                None => nobody(),
+            },
+            Batch::TakeOver => {
+                let outcome = self.take_over(&steps).map_err(|error| error.to_string());
+                run.iter().map(|_| outcome.clone().map_err(|text| Error::Enter(io::Error::other(text)))).collect()
+            }
+            Batch::Alone => run.iter().map(|step| self.apply_one(step)).collect(),
+        }
+    }
+
+    fn apply_one(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::AddNamespace(netns) => {
+                if let Some(name) = self.names.of(*netns) {
+                    netns::create(&name)?;
+                }
+                self.enter(*netns)
+            }
+            Step::DeleteNamespace(netns) => {
+                self.leave(*netns);
+                match self.names.of(*netns) {
+                    Some(name) => Ok(netns::delete(&name)?),
+                    None => Ok(()),
+                }
+            }
+            Step::SetSysctl { netns: Netns::Host, name, value } => Ok(self.sysctls.set(name, value)?),
+            Step::SetSysctl { netns, name, value } => {
+                let file = self.links.netns(*netns).ok_or(Error::NoSandbox)?;
+                Ok(sysctl::write(file, name, value)?)
+            }
+            Step::RestoreSysctl { name } => Ok(self.sysctls.restore(name)?),
+            Step::AddLink { id, link } => Ok(self.links.add_link(id, link)?),
+            Step::SetLink { id, link } => Ok(self.links.set_link(id, link)?),
+            Step::DeleteLink(id) => Ok(self.links.delete_link(id)?),
+            Step::AddAddress(address) => Ok(self.links.add_address(address)?),
+            Step::DeleteAddress(address) => Ok(self.links.delete_address(address)?),
+            Step::AddRoute(route) => Ok(self.links.add_route(route)?),
+            Step::DeleteRoute(route) => Ok(self.links.delete_route(route)?),
+            Step::AddLeg { mac, leg } => Ok(self.links.add_leg(mac, leg)?),
+            Step::DeleteLeg { mac } => Ok(self.links.delete_leg(mac)?),
+            Step::OpenForward(opening) => Ok(self.host.open_forward(opening, &self.names.bridge)?),
+            Step::CloseForward(opening) => self.close_forward(opening),
+            _ => Ok(()),
+        }
+    }
+
+    fn close_forward(&mut self, opening: &Opening) -> Result<()> {
+        match self.host.close_forward(opening) {
+            // The whole chain is gone, and our rules with it.
+            Err(error) if error.is(Errno::ENOENT) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    fn take_over(&mut self, steps: &[&Step]) -> Result<()> {
+        let ports: Vec<PortRange> = steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::TakeOver { protocol, first, last } => {
+                    Some(PortRange { protocol: *protocol, first: *first, last: *last })
+                }
+                _ => None,
+            })
+            .collect();
+        let addresses = self.links.host_addresses()?;
+        let local = |ip: IpAddr| ip.is_loopback() || addresses.iter().any(|address| address.ip() == ip);
+        conntrack::forget_untranslated(self.host.socket(), &ports, &local)?;
+        Ok(())
+    }
+
+    /// Traffic of every service and destination, as the kernel counts it now; nothing while there is no sandbox.
+    pub fn counters(&mut self) -> Result<BTreeMap<VirtualKey, ServiceCounters>> {
+        match &mut self.sandbox {
+            Some(sandbox) => Ok(sandbox.ipvs.counters()?),
+            None => Ok(BTreeMap::new()),
+        }
+    }
+
+    pub fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
+
+    /// Enters namespaces that came, leaves those that went or were replaced behind our back.
+    fn refresh(&mut self) -> Result<()> {
+        for netns in [Netns::Sandbox, Netns::Overlay] {
+            let Some(name) = self.names.of(netns) else { continue };
+            let there = netns::exists(&name).then(|| netns::open(format!("/run/netns/{name}"))).transpose()?;
+            let same = match (&there, self.links.netns(netns)) {
+                (Some(there), Some(open)) => netns::same(there, open).map_err(Error::Enter)?,
+                (None, None) => true,
+                _ => false,
+            };
+            if !same {
+                self.leave(netns);
+                if there.is_some() {
+                    self.enter(netns)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, netns: Netns) -> Result<()> {
+        let Some(name) = self.names.of(netns) else { return Ok(()) };
+        self.links.enter(netns, netns::open(format!("/run/netns/{name}"))?)?;
+        if netns == Netns::Sandbox {
+            if let Some(file) = self.links.netns(netns) {
+                let open = || Ok::<_, Error>(Sandbox { nft: Nft::open()?, ipvs: Ipvs::open()? });
+                self.sandbox = Some(netns::within(file, open).map_err(Error::Enter)??);
+            }
+        }
+        Ok(())
+    }
+
+    /// A namespace with an open socket would live on unseen.
+    fn leave(&mut self, netns: Netns) {
+        if netns == Netns::Sandbox {
+            self.sandbox = None;
+        }
+        self.links.leave(netns);
+    }
+}
+
+/// What goes to the kernel together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Batch {
+    Nft(Netns),
+    Ipvs,
+    TakeOver,
+    Alone,
+}
+
+fn batch_of(step: &Step) -> Batch {
+    match step {
+        Step::SetTimeouts(_)
+        | Step::AddService { .. }
+        | Step::SetService { .. }
+        | Step::DeleteService(_)
+        | Step::AddDestination { .. }
+        | Step::SetDestination { .. }
+        | Step::DeleteDestination { .. } => Batch::Ipvs,
+        Step::TakeOver { .. } => Batch::TakeOver,
+        _ => nft::namespace_of(step).map_or(Batch::Alone, Batch::Nft),
+    }
+}

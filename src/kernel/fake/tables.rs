@@ -1,0 +1,85 @@
+//! nftables.
+
+use super::{Outcome, Refusal, exists, require};
+use crate::objects::{Action, Chain, Family, Map, MapKind, MapValue, Netns, Objects, PortRange, Table};
+use crate::plan::Step;
+
+pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
+    match step.clone() {
+        Step::AddTable(netns) => {
+            exists(objects, netns)?;
+            objects.tables.entry(netns).or_default();
+        }
+        Step::DeleteTable(netns) => {
+            objects.tables.remove(&netns);
+        }
+        Step::AddMap { netns, name, map } => {
+            let table = table(objects, netns)?;
+            let fits = table.maps.get(&name).is_none_or(|seen| (seen.kind, seen.ranges) == (map.kind, map.ranges));
+            require(fits, || format!("map {name} exists, of another type"))?;
+            table.maps.entry(name).or_insert(map);
+        }
+        Step::DeleteMap { netns, name } => {
+            let table = table(objects, netns)?;
+            let used = table.chains.values().any(|chain| looks_up(chain).any(|map| *map == name));
+            require(!used, || format!("map {name} is in use"))?;
+            table.maps.remove(&name);
+        }
+        Step::SetChain { netns, name, chain } => {
+            let table = table(objects, netns)?;
+            let missing = looks_up(&chain).find(|map| !table.maps.contains_key(*map));
+            require(missing.is_none(), || format!("chain {name} looks up a map that is not there: {missing:?}"))?;
+            let fits = table.chains.get(&name).is_none_or(|seen| seen.same_hook(&chain));
+            require(fits, || format!("chain {name} exists, with another hook"))?;
+            table.chains.insert(name, chain);
+        }
+        Step::DeleteChain { netns, name } => {
+            table(objects, netns)?.chains.remove(&name);
+        }
+        Step::EditMap { netns, name, ranges, remove, add } => {
+            let map = table(objects, netns)?.maps.get_mut(&name);
+            let map = map.ok_or_else(|| Refusal(format!("there is no map {name} in {netns}")))?;
+            require(map.ranges == ranges, || format!("map {name} is of another type"))?;
+            *map = edited(map, &remove, &add)?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn table(objects: &mut Objects, netns: Netns) -> Result<&mut Table, Refusal> {
+    objects.tables.get_mut(&netns).ok_or_else(|| Refusal(format!("there is no table in {netns}")))
+}
+
+fn looks_up(chain: &Chain) -> impl Iterator<Item = &String> {
+    chain.rules.iter().filter_map(|rule| match &rule.action {
+        Action::MarkFrom { map } | Action::DnatFrom { map, .. } => Some(map),
+        _ => None,
+    })
+}
+
+/// All of the changes or none: they are one transaction.
+fn edited(map: &Map, remove: &[(PortRange, MapValue)], add: &[(PortRange, MapValue)]) -> Result<Map, Refusal> {
+    let mut map = map.clone();
+    for (port, _) in remove {
+        // A step that only removes is content if the element is gone; in any other the kernel says ENOENT.
+        let removed = map.elements.remove(port).is_some();
+        require(removed || add.is_empty(), || format!("there is no element {port}"))?;
+    }
+    for (port, value) in add {
+        require(map.ranges || port.is_single(), || format!("{port} in a map of single ports"))?;
+        require(fits(map.kind, value), || format!("{value} in a map of another type"))?;
+        let rival = map.elements.iter().find(|(other, held)| other.overlaps(port) && (*other, *held) != (port, value));
+        require(rival.is_none(), || format!("{port} overlaps {rival:?}"))?;
+        map.elements.insert(*port, *value);
+    }
+    Ok(map)
+}
+
+fn fits(kind: MapKind, value: &MapValue) -> bool {
+    match (kind, value) {
+        (MapKind::Mark, MapValue::Mark(_)) => true,
+        (MapKind::Address(family), MapValue::Address(address)) => Family::of(address) == family,
+        _ => false,
+    }
+}

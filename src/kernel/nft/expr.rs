@@ -1,0 +1,244 @@
+//! The expressions of nftables' little machine, as netlink carries them (linux/netfilter/nf_tables.h).
+//!
+//! Only what our rules are made of; all else reads as [`Expr::Other`]. Numbers in these attributes are in
+//! network byte order, contents of registers as the packet or the kernel has them.
+
+use crate::kernel::attribute::{Writer, attributes, be32_of, find, string_of};
+
+pub const REG_VERDICT: u32 = 0;
+/// The first register of 16 bytes.
+pub const REG_1: u32 = 1;
+/// The second 4 bytes of that register: where the second part of a concatenated key goes.
+pub const REG32_01: u32 = 9;
+
+pub const META_MARK: u32 = 3;
+pub const META_IIFNAME: u32 = 6;
+pub const META_OIFNAME: u32 = 7;
+pub const META_NFPROTO: u32 = 15;
+pub const META_L4PROTO: u32 = 16;
+
+pub const NETWORK_HEADER: u32 = 1;
+pub const TRANSPORT_HEADER: u32 = 2;
+
+pub const VERDICT_DROP: i32 = 0;
+pub const VERDICT_ACCEPT: i32 = 1;
+pub const VERDICT_RETURN: i32 = -5;
+
+const FIB_SADDR: u32 = 1;
+const FIB_DADDR: u32 = 2;
+const FIB_ADDRTYPE: u32 = 3;
+
+const EXPR_NAME: u16 = 1;
+const EXPR_DATA: u16 = 2;
+const LIST_ELEM: u16 = 1;
+pub const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expr {
+    Meta {
+        key: u32,
+        to: u32,
+    },
+    SetMark {
+        from: u32,
+    },
+    Payload {
+        base: u32,
+        offset: u32,
+        length: u32,
+        to: u32,
+    },
+    /// Keeps the masked bits of a register.
+    Mask {
+        register: u32,
+        mask: Vec<u8>,
+    },
+    Compare {
+        register: u32,
+        equal: bool,
+        value: Vec<u8>,
+    },
+    /// The type of the source or the destination address, as the routing table knows it.
+    AddressType {
+        source: bool,
+        to: u32,
+    },
+    Lookup {
+        map: String,
+        from: u32,
+        to: u32,
+    },
+    Nat {
+        source: bool,
+        family: u32,
+        address: u32,
+    },
+    Masquerade,
+    Load {
+        to: u32,
+        value: Vec<u8>,
+    },
+    Verdict(i32),
+    /// Something that our rules do not have, by its name.
+    Other(String),
+}
+
+impl Expr {
+    /// Appends the expression to a rule's list.
+    pub fn write(&self, list: &mut Writer) {
+        list.nested(LIST_ELEM, |element| {
+            element.string(EXPR_NAME, self.name());
+            element.nested(EXPR_DATA, |data| self.write_data(data));
+        });
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Expr::Meta { .. } | Expr::SetMark { .. } => "meta",
+            Expr::Payload { .. } => "payload",
+            Expr::Mask { .. } => "bitwise",
+            Expr::Compare { .. } => "cmp",
+            Expr::AddressType { .. } => "fib",
+            Expr::Lookup { .. } => "lookup",
+            Expr::Nat { .. } => "nat",
+            Expr::Masquerade => "masq",
+            Expr::Load { .. } | Expr::Verdict(_) => "immediate",
+            Expr::Other(name) => name,
+        }
+    }
+
+    fn write_data(&self, data: &mut Writer) {
+        let value = |data: &mut Writer, kind, value: &[u8]| data.nested(kind, |inner| inner.bytes(DATA_VALUE, value));
+        match self {
+            Expr::Meta { key, to } => {
+                data.be32(2, *key);
+                data.be32(1, *to);
+            }
+            Expr::SetMark { from } => {
+                data.be32(2, META_MARK);
+                data.be32(3, *from);
+            }
+            Expr::Payload { base, offset, length, to } => {
+                data.be32(1, *to);
+                data.be32(2, *base);
+                data.be32(3, *offset);
+                data.be32(4, *length);
+            }
+            Expr::Mask { register, mask } => {
+                data.be32(1, *register);
+                data.be32(2, *register);
+                data.be32(3, mask.len() as u32);
+                value(data, 4, mask);
+                value(data, 5, &vec![0; mask.len()]);
+            }
+            Expr::Compare { register, equal, value: with } => {
+                data.be32(1, *register);
+                data.be32(2, u32::from(!equal));
+                value(data, 3, with);
+            }
+            Expr::AddressType { source, to } => {
+                data.be32(1, *to);
+                data.be32(2, FIB_ADDRTYPE);
+                data.be32(3, if *source { FIB_SADDR } else { FIB_DADDR });
+            }
+            Expr::Lookup { map, from, to } => {
+                data.string(1, map);
+                data.be32(2, *from);
+                data.be32(3, *to);
+            }
+            Expr::Nat { source, family, address } => {
+                data.be32(1, u32::from(!source));
+                data.be32(2, *family);
+                data.be32(3, *address);
+            }
+            Expr::Load { to, value: what } => {
+                data.be32(1, *to);
+                value(data, 2, what);
+            }
+            Expr::Verdict(code) => {
+                data.be32(1, REG_VERDICT);
+                data.nested(2, |inner| inner.nested(DATA_VERDICT, |verdict| verdict.be32(VERDICT_CODE, *code as u32)));
+            }
+            Expr::Masquerade | Expr::Other(_) => {}
+        }
+    }
+
+    /// The expressions of a rule's list.
+    pub fn read_list(list: &[u8]) -> Vec<Expr> {
+        attributes(list).map(|(_, element)| Expr::read(element)).collect()
+    }
+
+    fn read(element: &[u8]) -> Expr {
+        let name = find(element, EXPR_NAME).and_then(string_of).unwrap_or_default();
+        let data = find(element, EXPR_DATA).unwrap_or_default();
+        Expr::read_data(&name, data).unwrap_or(Expr::Other(name))
+    }
+
+    fn read_data(name: &str, data: &[u8]) -> Option<Expr> {
+        let number = |kind| find(data, kind).and_then(be32_of);
+        let value = |kind| find(data, kind).and_then(|inner| find(inner, DATA_VALUE)).map(<[u8]>::to_vec);
+        match name {
+            "meta" => match (number(2)?, number(1), number(3)) {
+                (key, Some(to), None) => Some(Expr::Meta { key, to }),
+                (META_MARK, None, Some(from)) => Some(Expr::SetMark { from }),
+                _ => None,
+            },
+            "payload" => {
+                Some(Expr::Payload { to: number(1)?, base: number(2)?, offset: number(3)?, length: number(4)? })
+            }
+            "bitwise" => {
+                let (register, mask) = (number(1)?, value(4)?);
+                let plain =
+                    number(2)? == register && value(5)?.iter().all(|byte| *byte == 0) && number(6).unwrap_or(0) == 0;
+                plain.then_some(Expr::Mask { register, mask })
+            }
+            "cmp" => {
+                let equal = match number(2)? {
+                    0 => true,
+                    1 => false,
+                    _ => return None,
+                };
+                Some(Expr::Compare { register: number(1)?, equal, value: value(3)? })
+            }
+            "fib" => {
+                let source = match number(3)? {
+                    FIB_SADDR => true,
+                    FIB_DADDR => false,
+                    _ => return None,
+                };
+                (number(2)? == FIB_ADDRTYPE).then_some(Expr::AddressType { source, to: number(1)? })
+            }
+            "lookup" => {
+                let map = find(data, 1).and_then(string_of)?;
+                (number(5).unwrap_or(0) == 0).then_some(Expr::Lookup { map, from: number(2)?, to: number(3)? })
+            }
+            "nat" => {
+                let source = match number(1)? {
+                    0 => true,
+                    1 => false,
+                    _ => return None,
+                };
+                let address = number(3)?;
+                // The kernel tells the upper end, the same as the lower, and a flag that says that there is an address.
+                let plain = number(4).unwrap_or(address) == address
+                    && number(5).is_none()
+                    && number(6).is_none()
+                    && matches!(number(7).unwrap_or(0), 0 | 1);
+                plain.then_some(Expr::Nat { source, family: number(2)?, address })
+            }
+            "masq" => attributes(data).next().is_none().then_some(Expr::Masquerade),
+            "immediate" => {
+                let content = find(data, 2)?;
+                if let Some(verdict) = find(content, DATA_VERDICT) {
+                    let code = find(verdict, VERDICT_CODE).and_then(be32_of)? as i32;
+                    // A jump or goto names a chain; ours have none.
+                    return attributes(verdict).all(|(kind, _)| kind == VERDICT_CODE).then_some(Expr::Verdict(code));
+                }
+                Some(Expr::Load { to: number(1)?, value: value(2)? })
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Our sentences to nftables' expressions, and back.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::expr::{
+    Expr, META_IIFNAME, META_L4PROTO, META_MARK, META_NFPROTO, META_OIFNAME, NETWORK_HEADER, REG_1, REG32_01,
+    TRANSPORT_HEADER, VERDICT_ACCEPT, VERDICT_RETURN,
+};
+use crate::objects::{Action, Family, Match, Rule};
+
+/// The kernel's RTN_LOCAL.
+const LOCAL: u32 = 2;
+/// Bytes; IFNAMSIZ.
+const NAME_LENGTH: usize = 16;
+
+pub fn family_number(family: Family) -> u32 {
+    match family {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    }
+}
+
+/// The expressions of a rule.
+pub fn compile(rule: &Rule) -> Vec<Expr> {
+    let mut out: Vec<Expr> = rule.matches.iter().flat_map(compile_match).collect();
+    out.extend(compile_action(&rule.action));
+    out
+}
+
+/// The rule that those expressions say; what we would not write ends as [`Action::Unknown`].
+pub fn raise(expressions: &[Expr]) -> Rule {
+    let mut matches = Vec::new();
+    let mut rest = expressions;
+    // A match is known by being what we would compile it to: so there is one table, not two.
+    while let Some((found, length)) = raise_match(rest) {
+        matches.push(found);
+        rest = &rest[length..];
+    }
+    Rule { matches, action: raise_action(rest).unwrap_or_else(|| Action::Unknown(describe(rest))) }
+}
+
+fn load(key: u32) -> Expr {
+    Expr::Meta { key, to: REG_1 }
+}
+
+fn compare(equal: bool, value: impl Into<Vec<u8>>) -> Expr {
+    Expr::Compare { register: REG_1, equal, value: value.into() }
+}
+
+fn interface(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(NAME_LENGTH, 0);
+    bytes
+}
+
+fn compile_match(matched: &Match) -> Vec<Expr> {
+    match matched {
+        Match::Family(family) => vec![load(META_NFPROTO), compare(true, [family_number(*family) as u8])],
+        Match::InterfaceIn(name) => vec![load(META_IIFNAME), compare(true, interface(name))],
+        Match::InterfaceOut(name) => vec![load(META_OIFNAME), compare(true, interface(name))],
+        Match::NotInterfaceOut(name) => vec![load(META_OIFNAME), compare(false, interface(name))],
+        Match::DestinationLocal => {
+            vec![Expr::AddressType { source: false, to: REG_1 }, compare(true, LOCAL.to_ne_bytes())]
+        }
+        Match::SourceLocal => vec![Expr::AddressType { source: true, to: REG_1 }, compare(true, LOCAL.to_ne_bytes())],
+        Match::DestinationIn(network) => compile_address(network, false),
+        Match::SourceIn(network) => compile_address(network, true),
+        Match::Marked => vec![load(META_MARK), compare(false, 0u32.to_ne_bytes())],
+    }
+}
+
+/// Place and length of an address in its IP header.
+fn address_field(family: Family, source: bool) -> (u32, u32) {
+    match (family, source) {
+        (Family::V4, true) => (12, 4),
+        (Family::V4, false) => (16, 4),
+        (Family::V6, true) => (8, 16),
+        (Family::V6, false) => (24, 16),
+    }
+}
+
+fn compile_address(network: &IpNetwork, source: bool) -> Vec<Expr> {
+    let family = Family::of(&network.ip());
+    let (offset, length) = address_field(family, source);
+    let mut out = compile_match(&Match::Family(family));
+    out.push(Expr::Payload { base: NETWORK_HEADER, offset, length, to: REG_1 });
+    if u32::from(network.prefix()) < length * 8 {
+        out.push(Expr::Mask { register: REG_1, mask: octets(network.mask()) });
+    }
+    out.push(compare(true, octets(network.network())));
+    out
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+pub fn address(octets: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(octets) {
+        return Some(v4.into());
+    }
+    <[u8; 16]>::try_from(octets).ok().map(IpAddr::from)
+}
+
+/// `meta l4proto . th dport map @map`: the key's two parts, then the look-up.
+fn look_up(map: &str) -> [Expr; 3] {
+    [
+        load(META_L4PROTO),
+        Expr::Payload { base: TRANSPORT_HEADER, offset: 2, length: 2, to: REG32_01 },
+        Expr::Lookup { map: map.to_owned(), from: REG_1, to: REG_1 },
+    ]
+}
+
+fn compile_action(action: &Action) -> Vec<Expr> {
+    match action {
+        Action::Accept => vec![Expr::Verdict(VERDICT_ACCEPT)],
+        Action::Return => vec![Expr::Verdict(VERDICT_RETURN)],
+        Action::MarkFrom { map } => {
+            let mut out = look_up(map).to_vec();
+            out.extend([Expr::SetMark { from: REG_1 }, Expr::Verdict(VERDICT_ACCEPT)]);
+            out
+        }
+        Action::DnatFrom { map, family } => {
+            let mut out = look_up(map).to_vec();
+            out.push(Expr::Nat { source: false, family: family_number(*family), address: REG_1 });
+            out
+        }
+        Action::Snat(to) => vec![
+            Expr::Load { to: REG_1, value: octets(*to) },
+            Expr::Nat { source: true, family: family_number(Family::of(to)), address: REG_1 },
+        ],
+        Action::Masquerade => vec![Expr::Masquerade],
+        Action::Unknown(what) => vec![Expr::Other(what.clone())],
+    }
+}
+
+/// The match at the beginning of `expressions`, and how many of them it takes.
+fn raise_match(expressions: &[Expr]) -> Option<(Match, usize)> {
+    let candidate = match expressions {
+        // Before a plain family match: an address match begins with one.
+        [
+            Expr::Meta { key: META_NFPROTO, .. },
+            Expr::Compare { .. },
+            Expr::Payload { base: NETWORK_HEADER, offset, .. },
+            rest @ ..,
+        ] => raise_address(*offset, rest)?,
+        [Expr::Meta { key, .. }, Expr::Compare { equal, value, .. }, ..] => match (*key, *equal) {
+            (META_NFPROTO, true) => {
+                let number = u32::from(*value.first()?);
+                Match::Family(Family::ALL.into_iter().find(|family| family_number(*family) == number)?)
+            }
+            (META_IIFNAME, true) => Match::InterfaceIn(interface_name(value)?),
+            (META_OIFNAME, true) => Match::InterfaceOut(interface_name(value)?),
+            (META_OIFNAME, false) => Match::NotInterfaceOut(interface_name(value)?),
+            (META_MARK, false) => Match::Marked,
+            _ => return None,
+        },
+        [Expr::AddressType { source: true, .. }, ..] => Match::SourceLocal,
+        [Expr::AddressType { source: false, .. }, ..] => Match::DestinationLocal,
+        _ => return None,
+    };
+    let compiled = compile_match(&candidate);
+    expressions.starts_with(&compiled).then_some((candidate, compiled.len()))
+}
+
+fn raise_address(offset: u32, rest: &[Expr]) -> Option<Match> {
+    let (mask, value) = match rest {
+        [Expr::Mask { mask, .. }, Expr::Compare { value, .. }, ..] => (Some(mask), value),
+        [Expr::Compare { value, .. }, ..] => (None, value),
+        _ => return None,
+    };
+    let address = address(value)?;
+    let bits = match mask {
+        Some(mask) => mask.iter().map(|byte| byte.count_ones()).sum::<u32>(),
+        None => value.len() as u32 * 8,
+    };
+    let network = IpNetwork::new(address, u8::try_from(bits).ok()?).ok()?;
+    let source = address_field(Family::of(&address), true).0 == offset;
+    Some(if source { Match::SourceIn(network) } else { Match::DestinationIn(network) })
+}
+
+fn interface_name(value: &[u8]) -> Option<String> {
+    let end = value.iter().position(|byte| *byte == 0)?;
+    Some(std::str::from_utf8(&value[..end]).ok()?.to_owned())
+}
+
+fn raise_action(expressions: &[Expr]) -> Option<Action> {
+    let candidate = match expressions {
+        [Expr::Verdict(VERDICT_ACCEPT)] => Action::Accept,
+        [Expr::Verdict(VERDICT_RETURN)] => Action::Return,
+        [Expr::Masquerade] => Action::Masquerade,
+        [Expr::Load { value, .. }, Expr::Nat { source: true, .. }] => Action::Snat(address(value)?),
+        [_, _, Expr::Lookup { map, .. }, Expr::SetMark { .. }, _] => Action::MarkFrom { map: map.clone() },
+        [_, _, Expr::Lookup { map, .. }, Expr::Nat { family, .. }] => {
+            let family = Family::ALL.into_iter().find(|known| family_number(*known) == *family)?;
+            Action::DnatFrom { map: map.clone(), family }
+        }
+        _ => return None,
+    };
+    (compile_action(&candidate) == expressions).then_some(candidate)
+}
+
+fn describe(expressions: &[Expr]) -> String {
+    let mut text = String::new();
+    for (index, expression) in expressions.iter().enumerate() {
+        let separator = if index == 0 { "" } else { ", " };
+        // Writing to a string does not fail.
+        let _ = write!(text, "{separator}{expression:?}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernel::attribute::Writer;
+
+    fn network() -> impl Strategy<Value = IpNetwork> {
+        prop_oneof![
+            (any::<u32>(), 0u8..=32).prop_map(|(bits, prefix)| (IpAddr::V4(bits.into()), prefix)),
+            (any::<u128>(), 0u8..=128).prop_map(|(bits, prefix)| (IpAddr::V6(bits.into()), prefix)),
+        ]
+        .prop_map(|(ip, prefix)| {
+            let network = IpNetwork::new(ip, prefix).unwrap();
+            IpNetwork::new(network.network(), prefix).unwrap()
+        })
+    }
+
+    fn family() -> impl Strategy<Value = Family> {
+        prop::sample::select(Family::ALL.to_vec())
+    }
+
+    fn matched() -> impl Strategy<Value = Match> {
+        prop_oneof![
+            family().prop_map(Match::Family),
+            "[a-z0-9]{1,15}".prop_map(Match::InterfaceIn),
+            "[a-z0-9]{1,15}".prop_map(Match::InterfaceOut),
+            "[a-z0-9]{1,15}".prop_map(Match::NotInterfaceOut),
+            Just(Match::DestinationLocal),
+            Just(Match::SourceLocal),
+            network().prop_map(Match::DestinationIn),
+            network().prop_map(Match::SourceIn),
+            Just(Match::Marked),
+        ]
+    }
+
+    fn action() -> impl Strategy<Value = Action> {
+        prop_oneof![
+            Just(Action::Accept),
+            Just(Action::Return),
+            "[a-z0-9]{1,15}".prop_map(|map| Action::MarkFrom { map }),
+            ("[a-z0-9]{1,15}", family()).prop_map(|(map, family)| Action::DnatFrom { map, family }),
+            any::<IpAddr>().prop_map(Action::Snat),
+            Just(Action::Masquerade),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_rule_survives_the_way_through_netlink(matches in prop::collection::vec(matched(), 0..4), action in action()) {
+            let rule = Rule { matches, action };
+            let mut writer = Writer::default();
+            for expression in compile(&rule) {
+                expression.write(&mut writer);
+            }
+            prop_assert_eq!(raise(&Expr::read_list(&writer.finish())), rule);
+        }
+
+        #[test]
+        fn garbage_is_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = raise(&Expr::read_list(&bytes));
+        }
+    }
+
+    #[test]
+    fn what_others_write_is_not_ours() {
+        let others = [
+            vec![Expr::Other("counter".into()), Expr::Verdict(VERDICT_ACCEPT)],
+            vec![
+                Expr::Meta { key: META_IIFNAME, to: REG_1 },
+                compare(false, interface("eth0")),
+                Expr::Verdict(VERDICT_ACCEPT),
+            ],
+            vec![Expr::Nat { source: false, family: 2, address: REG_1 }],
+            vec![],
+        ];
+        for expressions in others {
+            assert!(matches!(raise(&expressions).action, Action::Unknown(_)), "{expressions:?}");
+        }
+    }
+}

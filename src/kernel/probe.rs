@@ -1,0 +1,222 @@
+//! What this kernel can do, found by trying it in a namespace made for that, never guessed from a version.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::thread;
+
+use nix::sched::{CloneFlags, unshare};
+
+use super::ipvs::Ipvs;
+use super::link::Links;
+use super::netns;
+use super::nft::Nft;
+use crate::objects::{
+    Action, Chain, ChainKind, Family, Hook, Link, LinkId, LinkKind, Mac, Map, MapKind, Match, Netns, Rule, Scheduler,
+    Table,
+};
+use crate::plan::Step;
+
+/// Bits of CapEff in /proc/self/status (capabilities(7)).
+const CAPABILITIES: [(&str, u32, &str); 2] = [
+    ("CAP_NET_ADMIN", 12, "to change links, addresses, nftables and IPVS"),
+    ("CAP_SYS_ADMIN", 21, "to make and enter network namespaces"),
+];
+
+/// One thing that was tried.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    pub what: String,
+    /// What is there; or else what is missing and what to do.
+    pub outcome: Result<String, String>,
+    /// Without it no mesh works.
+    pub needed: bool,
+}
+
+/// All that was tried.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether all that a mesh needs is there.
+    pub fn complete(&self) -> bool {
+        self.findings.iter().all(|finding| !finding.needed || finding.outcome.is_ok())
+    }
+
+    fn add(&mut self, what: &str, needed: bool, outcome: Result<String, String>) {
+        self.findings.push(Finding { what: what.to_owned(), outcome, needed });
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Finding { what, outcome, needed } in &self.findings {
+            match outcome {
+                Ok(text) => writeln!(f, "{what:<22} yes  {text}")?,
+                Err(text) if *needed => writeln!(f, "{what:<22} NO   {text}")?,
+                Err(text) => writeln!(f, "{what:<22} no   {text}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Capabilities that this process lacks, each with what it is for.
+pub fn missing_capabilities() -> Vec<String> {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    let lacking = CAPABILITIES.iter().filter(|(_, bit, _)| held & (1 << bit) == 0);
+    lacking.map(|(name, _, purpose)| format!("{name} is missing, needed {purpose}: run as root")).collect()
+}
+
+/// Tries everything. The host's own namespace is not touched; what is tried goes with the thread that tried it.
+pub fn run() -> Report {
+    let mut report = Report::default();
+    let missing = missing_capabilities();
+    report.add(
+        "capabilities",
+        true,
+        if missing.is_empty() { Ok("CAP_NET_ADMIN CAP_SYS_ADMIN".into()) } else { Err(missing.join("; ")) },
+    );
+    if !missing.is_empty() {
+        return report;
+    }
+    let tried = thread::spawn(move || {
+        let made = unshare(CloneFlags::CLONE_NEWNET);
+        report.add("network namespaces", true, made.map(|()| String::new()).map_err(|errno| errno.to_string()));
+        if made.is_ok() {
+            ipvs(&mut report);
+            nftables(&mut report);
+            links(&mut report);
+        }
+        report
+    });
+    tried.join().unwrap_or_default()
+}
+
+fn ipvs(report: &mut Report) {
+    let hint = |error: String| format!("{error}: `modprobe ip_vs`, or use a kernel built with CONFIG_IP_VS");
+    let mut ipvs = match Ipvs::open() {
+        Ok(ipvs) => ipvs,
+        Err(error) => return report.add("ip_vs", true, Err(hint(error.to_string()))),
+    };
+    report.add("ip_vs", true, Ok(String::new()));
+    let found = ipvs.schedulers();
+    let names =
+        |list: &BTreeSet<Scheduler>| list.iter().map(|scheduler| scheduler.name()).collect::<Vec<_>>().join(" ");
+    match found {
+        Ok(found) => {
+            let missing: BTreeSet<Scheduler> =
+                Scheduler::ALL.iter().copied().filter(|known| !found.contains(known)).collect();
+            report.add("schedulers", true, Ok(names(&found)));
+            if !missing.is_empty() {
+                report.add(
+                    "other schedulers",
+                    false,
+                    Err(format!("{}: modules ip_vs_<name> are not there", names(&missing))),
+                );
+            }
+        }
+        Err(error) => report.add("schedulers", true, Err(error.to_string())),
+    }
+    let v6 = std::path::Path::new("/proc/sys/net/ipv6").exists();
+    let closed = "IPv6 is off in this kernel; published ports are closed to it".to_owned();
+    report.add("ipv6", false, if v6 { Ok(String::new()) } else { Err(closed) });
+}
+
+/// A table with one of everything that ours have.
+fn sample() -> Table {
+    let mut maps = BTreeMap::new();
+    for (name, kind, ranges) in [("marks", MapKind::Mark, false), ("ranges", MapKind::Address(Family::V4), true)] {
+        maps.insert(name.to_owned(), Map { kind, ranges, elements: BTreeMap::new() });
+    }
+    let nat = Chain {
+        kind: ChainKind::Nat,
+        hook: Hook::Prerouting,
+        priority: -100,
+        rules: vec![Rule::new(
+            [Match::Family(Family::V4), Match::DestinationLocal],
+            Action::DnatFrom { map: "ranges".into(), family: Family::V4 },
+        )],
+    };
+    let out = Chain {
+        kind: ChainKind::Nat,
+        hook: Hook::Postrouting,
+        priority: 100,
+        rules: vec![Rule::new([Match::Marked], Action::Masquerade)],
+    };
+    let mark = Chain {
+        kind: ChainKind::Filter,
+        hook: Hook::Prerouting,
+        priority: -150,
+        rules: vec![Rule::new([], Action::MarkFrom { map: "marks".into() })],
+    };
+    let chains = [("nat", nat), ("out", out), ("mark", mark)];
+    Table { maps, chains: chains.map(|(name, chain)| (name.to_owned(), chain)).into() }
+}
+
+fn nftables(report: &mut Report) {
+    let mut nft = match Nft::open().and_then(|mut nft| nft.table().map(|_| nft)) {
+        Ok(nft) => nft,
+        Err(error) => {
+            let hint = format!("{error}: `modprobe nf_tables`, or use a kernel built with CONFIG_NF_TABLES");
+            return report.add("nf_tables", true, Err(hint));
+        }
+    };
+    report.add("nf_tables", true, Ok(String::new()));
+    let netns = Netns::Host;
+    let table = sample();
+    let mut steps = vec![Step::AddTable(netns)];
+    steps.extend(table.maps.iter().map(|(name, map)| Step::AddMap { netns, name: name.clone(), map: map.clone() }));
+    steps.extend(table.chains.iter().map(|(name, chain)| Step::SetChain {
+        netns,
+        name: name.clone(),
+        chain: chain.clone(),
+    }));
+    let outcomes = nft.apply(&steps.iter().collect::<Vec<_>>());
+    for (step, outcome) in steps.iter().zip(outcomes) {
+        let what = match step {
+            Step::AddMap { name, .. } if name == "ranges" => "nft maps of ranges",
+            Step::AddMap { .. } => "nft maps",
+            Step::SetChain { name, .. } if name == "nat" => "nft nat, fib",
+            Step::SetChain { name, .. } if name == "out" => "nft masquerade",
+            Step::SetChain { .. } => "nft marks",
+            _ => continue,
+        };
+        let hint = |error| {
+            format!(
+                "{error}: nft_nat, nft_fib_inet, nft_masq, nft_chain_nat and nft_lookup are needed (Linux 5.6 or later)"
+            )
+        };
+        report.add(what, true, outcome.map(|()| String::new()).map_err(hint));
+    }
+}
+
+fn links(report: &mut Report) {
+    let mut links = Links::default();
+    for netns in [Netns::Host, Netns::Overlay] {
+        let entered = netns::open("/proc/thread-self/ns/net").map_err(|error| error.to_string());
+        if let Err(error) = entered.and_then(|file| links.enter(netns, file).map_err(|error| error.to_string())) {
+            return report.add("links", true, Err(error));
+        }
+    }
+    let kinds = [
+        ("bridge", Netns::Host, LinkKind::Bridge),
+        ("veth", Netns::Host, LinkKind::Veth { peer: LinkId::new(Netns::Host, "mesh_probe_b") }),
+        ("vxlan", Netns::Overlay, LinkKind::Vxlan { vni: 1, port: 4789, local: None }),
+    ];
+    for (index, (name, netns, kind)) in kinds.into_iter().enumerate() {
+        let link = Link {
+            kind,
+            mac: Mac([2, 0x42, 0, 0, 0, index as u8]),
+            mtu: 1450,
+            master: None,
+            isolated: false,
+            up: false,
+        };
+        let outcome = links.add_link(&LinkId::new(netns, format!("mesh_probe_{index}")), &link);
+        report.add(name, true, outcome.map(|()| String::new()).map_err(|error| format!("{error}: `modprobe {name}`")));
+    }
+}

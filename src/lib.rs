@@ -1,0 +1,34 @@
+//! meshd: a routing-mesh load balancer for Linux. A client connects to any node at a published port and
+//! reaches a healthy backend wherever it runs.
+//!
+//! ```text
+//! text ──► Config ──► Mesh ──► Objects (wanted) ─┐
+//!                                                ├─► diff ──► Plan ──► apply ──► kernel
+//! kernel ──────────► observe ─► Objects (seen) ──┘
+//! ```
+//!
+//! - [`config`] reads text and says what is wrong with it, with line and column.
+//! - [`mesh`] is what the operator means: services, published ports, backends.
+//! - [`dataplane`] is a pure function from a mesh to the [`objects`] that the kernel has to hold.
+//! - [`plan`] is the difference between the objects seen and those wanted, as ordered steps.
+//! - [`kernel`] observes objects and applies steps. It alone talks to the kernel.
+//! - [`daemon`] is the loop around all that, the only owner of a kernel; [`source`] is where it reads
+//!   what is wanted, [`metrics`] where it tells what happened.
+//!
+//! Wanted and seen are the same type. So teardown is the difference to nothing, a dry run is a printed
+//! plan, and adopting what a crashed daemon left behind is no special case.
+//!
+//! `config`, `mesh`, `dataplane`, `objects` and `plan` are pure: no clock, no file, no socket, no log.
+//! `tests/layers.rs` holds the house to that.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod daemon;
+pub mod dataplane;
+pub mod kernel;
+pub mod mesh;
+pub mod metrics;
+pub mod objects;
+pub mod plan;
+pub mod source;

@@ -1,0 +1,130 @@
+//! What the operator means: services, published ports, backends.
+//!
+//! A [`Mesh`] is resolved: every port carries its own scheduler, persistence and backends, whether the
+//! configuration gave them to the port or to its service. It knows nothing of files, sockets or the kernel.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::{Ipv4Network, Ipv6Network};
+
+pub use crate::objects::{Mark, NetnsRef, PortRange, Protocol, Scheduler, SchedulerFlags, Timeouts};
+
+/// Everything one node has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mesh {
+    /// This node's name, for people.
+    pub node: String,
+    /// How other nodes reach this one: the local end of the VXLAN tunnel.
+    pub address: Option<IpAddr>,
+    pub ingress: Ingress,
+    pub gateway: Gateway,
+    /// IPVS timeouts of the sandbox, in seconds.
+    pub timeouts: Timeouts,
+    pub services: Vec<Service>,
+}
+
+/// The overlay that carries published traffic from the sandbox to the backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ingress {
+    pub v4: Option<Endpoint4>,
+    pub v6: Option<Endpoint6>,
+    /// Name of the sandbox's network namespace under /run/netns; the overlay's own is `<namespace>_overlay`.
+    pub namespace: String,
+    /// VXLAN network identifier, 24 bits.
+    pub vni: u32,
+    /// UDP port of the VXLAN tunnel.
+    pub port: u16,
+    /// Bytes; `None`: what the underlay leaves after the encapsulation.
+    pub mtu: Option<u32>,
+}
+
+/// The ingress subnet and this node's address in it: the SNAT source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint4 {
+    pub subnet: Ipv4Network,
+    pub address: Ipv4Addr,
+}
+
+/// As [`Endpoint4`], for IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint6 {
+    pub subnet: Ipv6Network,
+    pub address: Ipv6Addr,
+}
+
+/// The bridge between the host and the sandbox. It takes the first address of each subnet, the sandbox the second.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    pub bridge: String,
+    pub subnet: Ipv4Network,
+    pub subnet6: Ipv6Network,
+    /// Whether meshd may put its two accept rules into a chain of someone else's that drops forwarded packets.
+    pub open_forward: bool,
+}
+
+/// A named group of published ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub name: String,
+    pub ports: Vec<Port>,
+}
+
+/// One published port (or range) and who answers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    pub published: PortRange,
+    /// The port the backends listen on; `None` for a range, where the port is kept.
+    pub target: Option<u16>,
+    pub scheduling: Scheduling,
+    pub backends: Vec<Backend>,
+}
+
+/// How IPVS chooses a backend, see ipvsadm(8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheduling {
+    pub scheduler: Scheduler,
+    pub flags: SchedulerFlags,
+    /// Seconds that a client stays with its backend; 0: not at all.
+    pub persistence: u32,
+    /// Length of the prefix by which clients are told apart, for IPv4.
+    pub persistence_mask: u8,
+    /// The same for IPv6.
+    pub persistence_mask6: u8,
+    /// Every datagram is scheduled by itself (UDP only).
+    pub one_packet: bool,
+}
+
+/// One real server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    pub address: IpAddr,
+    /// Relative weight, 0 to 65535; 0: no new connections.
+    pub weight: u32,
+    /// The network namespace that meshd attaches to the overlay, if it is meshd who does it.
+    pub netns: Option<NetnsRef>,
+}
+
+impl Port {
+    /// The firewall mark of this port: the same on every node and after every restart.
+    pub fn mark(&self) -> Mark {
+        self.published.mark()
+    }
+}
+
+impl Mesh {
+    /// Which service owns which mark, for messages.
+    pub fn names(&self) -> BTreeMap<Mark, &str> {
+        self.services
+            .iter()
+            .flat_map(|service| service.ports.iter().map(|port| (port.mark(), service.name.as_str())))
+            .collect()
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "service {}", self.name)
+    }
+}

@@ -1,0 +1,60 @@
+//! What the kernel holds, in our words.
+//!
+//! What is wanted and what is seen are the same type, [`Objects`]: the difference between two of them is a
+//! plan, and teardown is the difference to nothing. Only what is ours stands here. What belongs to others
+//! and still matters to us (a chain that drops forwarded packets, say) is in [`Surroundings`].
+
+mod ipvs;
+mod link;
+mod nft;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use ipvs::{
+    Destination, DestinationKey, Persistence, Scheduler, SchedulerFlags, Timeouts, VirtualKey, VirtualService,
+};
+pub use link::{Address, Leg, Link, LinkId, LinkKind, Route, port_name};
+pub use nft::{Action, Chain, ChainKind, Hook, Map, MapKind, MapValue, Match, Opening, Rule, TABLE, Table};
+pub use words::{Family, Mac, Mark, Netns, NetnsRef, PortRange, Protocol};
+
+/// All that is ours in the kernel of one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Objects {
+    /// The namespaces we pinned under /run/netns.
+    pub namespaces: BTreeSet<Netns>,
+    pub links: BTreeMap<LinkId, Link>,
+    pub addresses: BTreeSet<Address>,
+    pub routes: BTreeSet<Route>,
+    /// Backends' namespaces attached to the overlay, by the MAC of their end.
+    pub legs: BTreeMap<Mac, Leg>,
+    /// Our nftables table of each namespace that has one.
+    pub tables: BTreeMap<Netns, Table>,
+    /// The accept rules we put into other people's forward chains on the host.
+    pub openings: BTreeSet<Opening>,
+    /// IPVS services of the sandbox.
+    pub services: BTreeMap<VirtualKey, VirtualService>,
+    /// IPVS timeouts of the sandbox.
+    pub timeouts: Option<Timeouts>,
+    /// Kernel parameters by namespace and dotted name, as /proc/sys shows them.
+    pub sysctls: BTreeMap<(Netns, String), String>,
+}
+
+/// What the host and its kernel are like: facts that are not ours, and that lowering a mesh depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Major and minor number of the running kernel. Only for behaviour that cannot be probed.
+    pub kernel: (u32, u32),
+    /// Bytes; MTU of the link that carries the overlay's tunnel.
+    pub underlay_mtu: u32,
+    /// Forward chains of others that drop what no rule of theirs accepts.
+    pub forward_drops: BTreeSet<Opening>,
+    /// Links on which router advertisements are accepted now, and would no longer be once the host forwards IPv6.
+    pub accept_ra: BTreeSet<String>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Surroundings { kernel: (6, 1), underlay_mtu: 1500, forward_drops: BTreeSet::new(), accept_ra: BTreeSet::new() }
+    }
+}

@@ -1,0 +1,223 @@
+//! nftables in our words: rules that read as sentences, and maps from published ports.
+//!
+//! The vocabulary is closed: it has what our tables say and no more. Their `Display` is nft(8)'s syntax.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::{Family, Mark, PortRange};
+
+/// The name of our one table in a namespace; its family is inet.
+pub const TABLE: &str = "meshd";
+
+/// Our table in one namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    pub maps: BTreeMap<String, Map>,
+    pub chains: BTreeMap<String, Chain>,
+}
+
+/// A map whose key is a protocol and a port: a look-up costs the same with one element or with 10,000.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Map {
+    pub kind: MapKind,
+    /// Whether a key is a range of ports: such a map is a tree, a map of single ports is a hash table.
+    pub ranges: bool,
+    pub elements: BTreeMap<PortRange, MapValue>,
+}
+
+/// The type of a map's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapKind {
+    Mark,
+    Address(Family),
+}
+
+/// What a port is mapped to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapValue {
+    Mark(Mark),
+    Address(IpAddr),
+}
+
+impl fmt::Display for MapValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MapValue::Mark(mark) => write!(f, "{mark}"),
+            MapValue::Address(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+/// A base chain and its rules, in order. The policy is always accept: to drop is not our business.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    pub kind: ChainKind,
+    pub hook: Hook,
+    pub priority: i32,
+    pub rules: Vec<Rule>,
+}
+
+impl Chain {
+    /// Whether the two differ in nothing but their rules.
+    pub fn same_hook(&self, other: &Chain) -> bool {
+        self.kind == other.kind && self.hook == other.hook && self.priority == other.priority
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainKind {
+    Filter,
+    Nat,
+}
+
+impl fmt::Display for ChainKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ChainKind::Filter => "filter",
+            ChainKind::Nat => "nat",
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    Prerouting,
+    Input,
+    Forward,
+    Output,
+    Postrouting,
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Hook::Prerouting => "prerouting",
+            Hook::Input => "input",
+            Hook::Forward => "forward",
+            Hook::Output => "output",
+            Hook::Postrouting => "postrouting",
+        })
+    }
+}
+
+/// Matches, all of which must hold, and what is then done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub matches: Vec<Match>,
+    pub action: Action,
+}
+
+impl Rule {
+    pub fn new(matches: impl Into<Vec<Match>>, action: Action) -> Rule {
+        Rule { matches: matches.into(), action }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for matched in &self.matches {
+            write!(f, "{matched} ")?;
+        }
+        write!(f, "{}", self.action)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    Family(Family),
+    InterfaceIn(String),
+    InterfaceOut(String),
+    NotInterfaceOut(String),
+    /// The packet is addressed to one of this namespace's own addresses.
+    DestinationLocal,
+    /// The packet comes from one of this namespace's own addresses.
+    SourceLocal,
+    DestinationIn(IpNetwork),
+    SourceIn(IpNetwork),
+    /// The packet has a mark: in the sandbox, it is of a published port.
+    Marked,
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Match::Family(family) => write!(f, "meta nfproto {family}"),
+            Match::InterfaceIn(name) => write!(f, "iifname \"{name}\""),
+            Match::InterfaceOut(name) => write!(f, "oifname \"{name}\""),
+            Match::NotInterfaceOut(name) => write!(f, "oifname != \"{name}\""),
+            Match::DestinationLocal => write!(f, "fib daddr type local"),
+            Match::SourceLocal => write!(f, "fib saddr type local"),
+            Match::DestinationIn(network) => write!(f, "{} daddr {}", nft_family(network), nft_network(network)),
+            Match::SourceIn(network) => write!(f, "{} saddr {}", nft_family(network), nft_network(network)),
+            Match::Marked => write!(f, "meta mark != 0x00000000"),
+        }
+    }
+}
+
+/// A network of one address is written as an address.
+fn nft_network(network: &IpNetwork) -> String {
+    let whole = if network.is_ipv4() { 32 } else { 128 };
+    if network.prefix() == whole { network.ip().to_string() } else { network.to_string() }
+}
+
+fn nft_family(network: &IpNetwork) -> &'static str {
+    if network.is_ipv4() { "ip" } else { "ip6" }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    Accept,
+    Return,
+    /// Set the packet's mark to what the map has for its protocol and destination port, and have done; go on
+    /// to the next rule if it has nothing.
+    MarkFrom {
+        map: String,
+    },
+    /// Send it to the address that the map has for its protocol and destination port; go on if it has nothing.
+    DnatFrom {
+        map: String,
+        family: Family,
+    },
+    Snat(IpAddr),
+    Masquerade,
+    /// Seen in the kernel, and nothing that we would write.
+    Unknown(String),
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Accept => write!(f, "accept"),
+            Action::Return => write!(f, "return"),
+            Action::MarkFrom { map } => write!(f, "meta mark set meta l4proto . th dport map @{map} accept"),
+            Action::DnatFrom { map, family: Family::V4 } => write!(f, "dnat ip to meta l4proto . th dport map @{map}"),
+            Action::DnatFrom { map, family: Family::V6 } => write!(f, "dnat ip6 to meta l4proto . th dport map @{map}"),
+            Action::Snat(address @ IpAddr::V4(_)) => write!(f, "snat ip to {address}"),
+            Action::Snat(address @ IpAddr::V6(_)) => write!(f, "snat ip6 to {address}"),
+            Action::Masquerade => write!(f, "masquerade"),
+            Action::Unknown(what) => write!(f, "unknown ({what})"),
+        }
+    }
+}
+
+/// A chain of someone else's on the host, at the forward hook, that drops what nobody accepts.
+///
+/// Whatever our table accepts there, a drop elsewhere is final: so this is the one place where meshd puts
+/// rules outside its own tables, two of them, for its bridge only, each with the comment `meshd`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Opening {
+    /// `ip`, `ip6` or `inet`, as nft(8) names them.
+    pub family: &'static str,
+    pub table: String,
+    pub chain: String,
+}
+
+impl fmt::Display for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.family, self.table, self.chain)
+    }
+}

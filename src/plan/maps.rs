@@ -1,0 +1,134 @@
+//! Tables, chains, maps, and the published ports in the maps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Difference, Step};
+use crate::objects::{Map, MapKind, MapValue, Netns, PortRange, Protocol, Table};
+
+type Elements = BTreeMap<PortRange, MapValue>;
+
+impl Difference<'_> {
+    /// Tables with their maps and chains; ports are published later.
+    pub(super) fn make_tables(&self, steps: &mut Vec<Step>) {
+        for (netns, wanted) in &self.wanted.tables {
+            let netns = *netns;
+            let seen = self.table(netns);
+            if seen.is_none() {
+                if self.seen.tables.contains_key(&netns) {
+                    steps.push(Step::DeleteTable(netns));
+                }
+                steps.push(Step::AddTable(netns));
+            }
+            let map_of = |name: &String| seen.and_then(|table| table.maps.get(name));
+            let chain_of = |name: &String| seen.and_then(|table| table.chains.get(name));
+            for (name, map) in &wanted.maps {
+                if map_of(name).is_none() {
+                    let map = Map { elements: Elements::new(), ..map.clone() };
+                    steps.push(Step::AddMap { netns, name: name.clone(), map });
+                }
+            }
+            for (name, chain) in &wanted.chains {
+                // A chain's hook can't be changed: consecutive steps for one table are one transaction.
+                if chain_of(name).is_some_and(|seen| !seen.same_hook(chain)) {
+                    steps.push(Step::DeleteChain { netns, name: name.clone() });
+                }
+                if chain_of(name) != Some(chain) {
+                    steps.push(Step::SetChain { netns, name: name.clone(), chain: chain.clone() });
+                }
+            }
+        }
+    }
+
+    /// The table seen, if it can be worked with. A map's type can't be changed, and no map that a rule looks
+    /// up can be deleted: where one is of another type than wanted, the table is made anew.
+    fn table(&self, netns: Netns) -> Option<&Table> {
+        let seen = self.seen.tables.get(&netns)?;
+        let mut wanted = self.wanted.tables.get(&netns).into_iter().flat_map(|table| &table.maps);
+        let fits = |seen: &Map, map: &Map| (seen.kind, seen.ranges) == (map.kind, map.ranges);
+        wanted.all(|(name, map)| seen.maps.get(name).is_none_or(|seen| fits(seen, map))).then_some(seen)
+    }
+
+    /// Maps published ports: new ones are added; changed ones are replaced, all of a map at once.
+    pub(super) fn publish(&self, netns: Netns, steps: &mut Vec<Step>) {
+        let Some(wanted) = self.wanted.tables.get(&netns) else { return };
+        let none = Elements::new();
+        // A port may be new in both families.
+        let mut taken_over = BTreeSet::new();
+        for (name, map) in &wanted.maps {
+            let seen = self.table(netns).and_then(|table| table.maps.get(name)).map_or(&none, |map| &map.elements);
+            let edit = |remove, add| Step::EditMap { netns, name: name.clone(), ranges: map.ranges, remove, add };
+            let (mut remove, mut replace) = (Elements::new(), Vec::new());
+            for (port, value) in map.elements.iter().filter(|(port, value)| seen.get(port) != Some(value)) {
+                // What overlaps the new element can't be there beside it.
+                let before = remove.len();
+                remove.extend(overlapping(seen, port).map(|(old, value)| (*old, *value)));
+                let conflicts = remove.len() > before || overlapping(&remove, port).next().is_some();
+                if conflicts {
+                    replace.push((*port, *value));
+                } else {
+                    steps.push(edit(Vec::new(), vec![(*port, *value)]));
+                }
+                if matches!(map.kind, MapKind::Address(_)) && port.protocol == Protocol::Udp {
+                    taken_over.insert(*port);
+                }
+            }
+            if !replace.is_empty() {
+                steps.push(edit(remove.into_iter().collect(), replace));
+            }
+        }
+        steps.extend(taken_over.into_iter().map(|PortRange { protocol, first, last }| Step::TakeOver {
+            protocol,
+            first,
+            last,
+        }));
+    }
+
+    pub(super) fn unpublish(&self, netns: Netns, steps: &mut Vec<Step>) {
+        if self.is_doomed(netns) {
+            return;
+        }
+        let (Some(seen), Some(wanted)) = (self.table(netns), self.wanted.tables.get(&netns)) else { return };
+        for (name, map) in &seen.maps {
+            let Some(wanted) = wanted.maps.get(name) else { continue };
+            for (port, value) in &map.elements {
+                if !wanted.elements.contains_key(port) && !replaced(&map.elements, &wanted.elements, port) {
+                    let remove = vec![(*port, *value)];
+                    steps.push(Step::EditMap {
+                        netns,
+                        name: name.clone(),
+                        ranges: map.ranges,
+                        remove,
+                        add: Vec::new(),
+                    });
+                }
+            }
+        }
+    }
+
+    pub(super) fn break_tables(&self, netns: Netns, steps: &mut Vec<Step>) {
+        let Some(seen) = self.table(netns) else { return };
+        if self.is_doomed(netns) {
+            return;
+        }
+        let Some(wanted) = self.wanted.tables.get(&netns) else {
+            steps.push(Step::DeleteTable(netns));
+            return;
+        };
+        let chains = seen.chains.keys().filter(|name| !wanted.chains.contains_key(*name));
+        steps.extend(chains.map(|name| Step::DeleteChain { netns, name: name.clone() }));
+        let maps = seen.maps.keys().filter(|name| !wanted.maps.contains_key(*name));
+        steps.extend(maps.map(|name| Step::DeleteMap { netns, name: name.clone() }));
+    }
+}
+
+/// Whether a seen element that is not wanted went when another came in its place.
+fn replaced(seen: &Elements, wanted: &Elements, old: &PortRange) -> bool {
+    overlapping(wanted, old).any(|(new, value)| seen.get(new) != Some(value))
+}
+
+/// Elements of one map never overlap one another, so those that overlap a port are neighbours in order.
+fn overlapping<'a>(elements: &'a Elements, port: &PortRange) -> impl Iterator<Item = (&'a PortRange, &'a MapValue)> {
+    let port = *port;
+    let upper = PortRange { first: port.last, last: u16::MAX, ..port };
+    elements.range(..=upper).rev().take_while(move |(old, _)| old.overlaps(&port))
+}

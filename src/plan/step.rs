@@ -1,0 +1,180 @@
+//! The small verbs that a plan is made of.
+
+use std::fmt;
+
+use crate::objects::{
+    Address, Chain, Destination, DestinationKey, Leg, Link, LinkId, Mac, Map, MapValue, Netns, Opening, PortRange,
+    Protocol, Route, Timeouts, VirtualKey, VirtualService,
+};
+
+/// One change to the kernel. Each is idempotent: done twice, it ends the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    AddNamespace(Netns),
+    /// With everything in it.
+    DeleteNamespace(Netns),
+
+    SetSysctl {
+        netns: Netns,
+        name: String,
+        value: String,
+    },
+    /// Gives a parameter of the host back the value it had before meshd first set it.
+    RestoreSysctl {
+        name: String,
+    },
+
+    /// Makes the device, of a veth both ends.
+    AddLink {
+        id: LinkId,
+        link: Link,
+    },
+    /// Sets all that can be set on a device that exists: MAC, MTU, master, isolation, up.
+    SetLink {
+        id: LinkId,
+        link: Link,
+    },
+    DeleteLink(LinkId),
+    AddAddress(Address),
+    DeleteAddress(Address),
+    AddRoute(Route),
+    DeleteRoute(Route),
+    /// Attaches a backend's namespace to the overlay, or mends what is attached.
+    AddLeg {
+        mac: Mac,
+        leg: Leg,
+    },
+    DeleteLeg {
+        mac: Mac,
+    },
+
+    AddTable(Netns),
+    /// With everything in it.
+    DeleteTable(Netns),
+    /// Makes the map, without elements.
+    AddMap {
+        netns: Netns,
+        name: String,
+        map: Map,
+    },
+    DeleteMap {
+        netns: Netns,
+        name: String,
+    },
+    /// Makes the chain, or replaces all its rules, at once.
+    SetChain {
+        netns: Netns,
+        name: String,
+        chain: Chain,
+    },
+    DeleteChain {
+        netns: Netns,
+        name: String,
+    },
+    /// Removes and adds elements of one map, at once. `ranges` as in [`Map`].
+    EditMap {
+        netns: Netns,
+        name: String,
+        ranges: bool,
+        remove: Vec<(PortRange, MapValue)>,
+        add: Vec<(PortRange, MapValue)>,
+    },
+    OpenForward(Opening),
+    CloseForward(Opening),
+    /// Flows of a datagram protocol that began before its port was published stay on their old way as long
+    /// as the host's connection tracking remembers them: it is made to forget those.
+    TakeOver {
+        protocol: Protocol,
+        first: u16,
+        last: u16,
+    },
+
+    SetTimeouts(Timeouts),
+    /// Makes the service, without destinations.
+    AddService {
+        key: VirtualKey,
+        service: VirtualService,
+    },
+    /// Changes scheduler, flags, persistence; destinations stay as they are.
+    SetService {
+        key: VirtualKey,
+        service: VirtualService,
+    },
+    DeleteService(VirtualKey),
+    AddDestination {
+        service: VirtualKey,
+        key: DestinationKey,
+        destination: Destination,
+    },
+    SetDestination {
+        service: VirtualKey,
+        key: DestinationKey,
+        destination: Destination,
+    },
+    DeleteDestination {
+        service: VirtualKey,
+        key: DestinationKey,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::AddNamespace(netns) => write!(f, "add namespace {netns}"),
+            Step::DeleteNamespace(netns) => write!(f, "delete namespace {netns}"),
+            Step::SetSysctl { netns, name, value } => write!(f, "set {name} = {value} in {netns}"),
+            Step::RestoreSysctl { name } => write!(f, "restore {name} in host"),
+            Step::AddLink { id, link } => write!(f, "add link {id}: {}", link.kind),
+            Step::SetLink { id, link } => write!(f, "set link {id}: {link}"),
+            Step::DeleteLink(id) => write!(f, "delete link {id}"),
+            Step::AddAddress(address) => write!(f, "add address {} to {}", address.ip, address.link),
+            Step::DeleteAddress(address) => write!(f, "delete address {} from {}", address.ip, address.link),
+            Step::AddRoute(route) => {
+                write!(f, "add route {} via {} on {}", route.destination, route.gateway, route.link)
+            }
+            Step::DeleteRoute(route) => {
+                write!(f, "delete route {} via {} on {}", route.destination, route.gateway, route.link)
+            }
+            Step::AddLeg { mac, leg } => {
+                write!(f, "attach namespace ")?;
+                match &leg.netns {
+                    Some(netns) => write!(f, "{netns}")?,
+                    None => write!(f, "(gone)")?,
+                }
+                write!(f, " to the overlay: address {mac} mtu {}", leg.mtu)?;
+                leg.addresses.iter().try_for_each(|address| write!(f, " {address}"))
+            }
+            Step::DeleteLeg { mac } => write!(f, "detach leg {mac} from the overlay"),
+            Step::AddTable(netns) => write!(f, "add table in {netns}"),
+            Step::DeleteTable(netns) => write!(f, "delete table in {netns}"),
+            Step::AddMap { netns, name, .. } => write!(f, "add map {name} in {netns}"),
+            Step::DeleteMap { netns, name } => write!(f, "delete map {name} in {netns}"),
+            Step::SetChain { netns, name, chain } => {
+                write!(f, "set chain {name} in {netns}: {} {} {}", chain.kind, chain.hook, chain.priority)?;
+                chain.rules.iter().try_for_each(|rule| write!(f, "\n    {rule}"))
+            }
+            Step::DeleteChain { netns, name } => write!(f, "delete chain {name} in {netns}"),
+            Step::EditMap { netns, name, remove, add, .. } => {
+                write!(f, "map {name} in {netns}:")?;
+                remove.iter().try_for_each(|(port, _)| write!(f, " remove {port}"))?;
+                add.iter().try_for_each(|(port, value)| write!(f, " add {port} to {value}"))
+            }
+            Step::OpenForward(opening) => write!(f, "add accept rules to chain {opening} in host"),
+            Step::CloseForward(opening) => write!(f, "delete accept rules from chain {opening} in host"),
+            Step::TakeOver { protocol, first, last } => {
+                write!(f, "take over older flows to {}", PortRange { protocol: *protocol, first: *first, last: *last })
+            }
+            Step::SetTimeouts(timeouts) => write!(f, "set timeouts {timeouts}"),
+            Step::AddService { key, service } => write!(f, "add service {key}: {service}"),
+            Step::SetService { key, service } => write!(f, "set service {key}: {service}"),
+            Step::DeleteService(key) => write!(f, "delete service {key}"),
+            Step::AddDestination { service, key, destination } => {
+                write!(f, "add backend {key} weight {} to {service}", destination.weight)
+            }
+            Step::SetDestination { service, key, destination } => {
+                write!(f, "set backend {key} weight {} of {service}", destination.weight)
+            }
+            Step::DeleteDestination { service, key } => write!(f, "delete backend {key} from {service}"),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Where intent comes from.
+
+pub mod file;

@@ -1,0 +1,81 @@
+//! Meshes by hand, for examples: short words for what a test is about, usual values for the rest.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use meshd::mesh::{Backend, Endpoint4, Endpoint6, Gateway, Ingress, Mesh, Port, Scheduling, Service, Timeouts};
+use meshd::objects::{NetnsRef, PortRange, Protocol, Scheduler, SchedulerFlags};
+
+pub const V4_SUBNET: &str = "10.255.0.0/16";
+pub const V6_SUBNET: &str = "fd00:255::/64";
+pub const BRIDGE: &str = "mesh_gwbridge";
+
+/// DESIGN.md's example node, without services.
+pub fn node() -> Mesh {
+    Mesh {
+        node: "node-1".into(),
+        address: Some("192.168.50.1".parse().unwrap()),
+        ingress: Ingress {
+            v4: Some(Endpoint4 { subnet: V4_SUBNET.parse().unwrap(), address: Ipv4Addr::new(10, 255, 0, 3) }),
+            v6: None,
+            namespace: "ingress_sbox".into(),
+            vni: 4077,
+            port: 4789,
+            mtu: None,
+        },
+        gateway: Gateway {
+            bridge: BRIDGE.into(),
+            subnet: "169.254.77.0/24".parse().unwrap(),
+            subnet6: "fdce:77::/64".parse().unwrap(),
+            open_forward: true,
+        },
+        timeouts: Timeouts::default(),
+        services: Vec::new(),
+    }
+}
+
+pub fn endpoint6() -> Endpoint6 {
+    Endpoint6 { subnet: V6_SUBNET.parse().unwrap(), address: Ipv6Addr::new(0xfd00, 0x255, 0, 0, 0, 0, 0, 3) }
+}
+
+pub fn with_v6(mut mesh: Mesh) -> Mesh {
+    mesh.ingress.v6 = Some(endpoint6());
+    mesh
+}
+
+/// The mesh with one more service.
+pub fn serving(mut mesh: Mesh, name: &str, ports: impl Into<Vec<Port>>) -> Mesh {
+    mesh.services.push(Service { name: name.into(), ports: ports.into() });
+    mesh
+}
+
+pub fn tcp(first: u16, last: u16) -> PortRange {
+    PortRange { protocol: Protocol::Tcp, first, last }
+}
+
+pub fn udp(first: u16, last: u16) -> PortRange {
+    PortRange { protocol: Protocol::Udp, first, last }
+}
+
+pub fn port(published: PortRange, target: impl Into<Option<u16>>, backends: impl Into<Vec<Backend>>) -> Port {
+    Port { published, target: target.into(), scheduling: round_robin(), backends: backends.into() }
+}
+
+pub fn round_robin() -> Scheduling {
+    Scheduling {
+        scheduler: Scheduler::RoundRobin,
+        flags: SchedulerFlags::default(),
+        persistence: 0,
+        persistence_mask: 32,
+        persistence_mask6: 128,
+        one_packet: false,
+    }
+}
+
+pub fn backend(address: &str) -> Backend {
+    Backend { address: address.parse().unwrap(), weight: 1, netns: None }
+}
+
+/// A backend that meshd attaches.
+pub fn attached(address: &str, netns: &str) -> Backend {
+    Backend { netns: Some(NetnsRef::Name(netns.into())), ..backend(address) }
+}

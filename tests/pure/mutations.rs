@@ -1,0 +1,312 @@
+//! A mesh and what may become of it: what an operator changes, what a crash leaves, what someone tampers with.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use meshd::dataplane;
+use meshd::kernel::fake;
+use meshd::mesh::{Backend, Mesh, NetnsRef, Port, Scheduling};
+use meshd::objects::{MapKind, Netns, Objects, PortRange, Protocol, Scheduler, SchedulerFlags, Surroundings};
+use meshd::plan::{Step, diff};
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use super::build::{endpoint6, round_robin};
+use super::meshes::{self, backends, mesh, scheduling, services, surroundings};
+
+/// What an operator does to a mesh in one edit. An index that points at nothing changes nothing.
+#[derive(Clone, Debug)]
+enum Edit {
+    Remove(Index),
+    Publish(PortRange, Vec<Backend>),
+    /// A range into two, at the index; or a single port and the rest.
+    Split(Index, Index),
+    /// With the port before it, if they touch.
+    Merge(Index),
+    Backends(Index, Vec<Backend>),
+    Weight(Index, u32),
+    Retarget(Index, u16),
+    Reschedule(Index, Scheduling),
+    /// The backends move to other namespaces, with their addresses.
+    Rehouse,
+    SwitchV6,
+    IngressAddress(u8),
+    GatewaySubnet(u8),
+    Bridge(bool),
+    Tunnel(u32),
+    Mtu(Option<u32>),
+    UdpTimeout(u32),
+    OpenForward(bool),
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    let index = any::<Index>;
+    let range = (select(Protocol::ALL.to_vec()), meshes::PORTS, 0..3u16)
+        .prop_map(|(protocol, first, more)| PortRange { protocol, first, last: first + more });
+    prop_oneof![
+        3 => index().prop_map(Edit::Remove),
+        3 => (range, backends()).prop_map(|(range, backends)| Edit::Publish(range, backends)),
+        2 => (index(), index()).prop_map(|(port, at)| Edit::Split(port, at)),
+        2 => index().prop_map(Edit::Merge),
+        4 => (index(), backends()).prop_map(|(port, backends)| Edit::Backends(port, backends)),
+        1 => (index(), 0..5u32).prop_map(|(port, weight)| Edit::Weight(port, weight)),
+        1 => (index(), 9000..9003u16).prop_map(|(port, target)| Edit::Retarget(port, target)),
+        1 => (index(), scheduling(Protocol::Tcp)).prop_map(|(port, scheduling)| Edit::Reschedule(port, scheduling)),
+        1 => Just(Edit::Rehouse),
+        1 => Just(Edit::SwitchV6),
+        1 => (3..6u8).prop_map(Edit::IngressAddress),
+        1 => (77..79u8).prop_map(Edit::GatewaySubnet),
+        1 => any::<bool>().prop_map(Edit::Bridge),
+        1 => (4077..4079u32).prop_map(Edit::Tunnel),
+        1 => select(vec![None, Some(1400)]).prop_map(Edit::Mtu),
+        1 => (300..302u32).prop_map(Edit::UdpTimeout),
+        1 => any::<bool>().prop_map(Edit::OpenForward),
+    ]
+}
+
+fn edited(mut mesh: Mesh, edit: Edit) -> Mesh {
+    let mut ports: Vec<Port> = mesh.services.into_iter().flat_map(|service| service.ports).collect();
+    let find = |index: Index, ports: &[Port]| (!ports.is_empty()).then(|| index.index(ports.len()));
+    match edit {
+        Edit::Remove(index) => ports.retain({
+            let gone = find(index, &ports).map(|place| ports[place].published);
+            move |port| Some(port.published) != gone
+        }),
+        Edit::Publish(published, backends) => {
+            if !ports.iter().any(|port| port.published.overlaps(&published)) {
+                ports.push(port_of(published, round_robin(), backends));
+            }
+        }
+        Edit::Split(index, at) => {
+            if let Some(place) = find(index, &ports).filter(|place| !ports[*place].published.is_single()) {
+                let Port { published, scheduling, backends, .. } = ports.remove(place);
+                let cut = published.first + at.index(usize::from(published.last - published.first)) as u16;
+                let halves = [PortRange { last: cut, ..published }, PortRange { first: cut + 1, ..published }];
+                ports.extend(halves.map(|half| port_of(half, scheduling.clone(), backends.clone())));
+            }
+        }
+        Edit::Merge(index) => merge(&mut ports, index),
+        Edit::Backends(index, backends) => {
+            if let Some(place) = find(index, &ports) {
+                ports[place].backends = backends;
+            }
+        }
+        Edit::Weight(index, weight) => {
+            let backend = find(index, &ports).and_then(|place| ports[place].backends.first_mut());
+            if let Some(backend) = backend {
+                backend.weight = weight;
+            }
+        }
+        Edit::Retarget(index, target) => {
+            if let Some(place) = find(index, &ports).filter(|place| ports[*place].published.is_single()) {
+                ports[place].target = Some(target);
+            }
+        }
+        Edit::Reschedule(index, scheduling) => {
+            if let Some(place) = find(index, &ports) {
+                ports[place].scheduling = scheduling;
+            }
+        }
+        Edit::Rehouse => {
+            for backend in ports.iter_mut().flat_map(|port| &mut port.backends) {
+                backend.netns =
+                    backend.netns.as_ref().map(|netns| NetnsRef::Name(format!("new-{}", netns.path().len())));
+            }
+            // Two namespaces may have become one by that; never one address in two.
+        }
+        Edit::SwitchV6 => mesh.ingress.v6 = if mesh.ingress.v6.is_some() { None } else { Some(endpoint6()) },
+        Edit::IngressAddress(last) => {
+            if let Some(v4) = &mut mesh.ingress.v4 {
+                v4.address = Ipv4Addr::new(10, 255, 0, last);
+            }
+        }
+        Edit::GatewaySubnet(third) => mesh.gateway.subnet = format!("169.254.{third}.0/24").parse().unwrap(),
+        Edit::Bridge(other) => mesh.gateway.bridge = if other { "br-other" } else { "mesh_gwbridge" }.into(),
+        Edit::Tunnel(vni) => mesh.ingress.vni = vni,
+        Edit::Mtu(mtu) => mesh.ingress.mtu = mtu,
+        Edit::UdpTimeout(seconds) => mesh.timeouts.udp = seconds,
+        Edit::OpenForward(open) => mesh.gateway.open_forward = open,
+    }
+    mesh.services = services(ports);
+    mesh
+}
+
+fn port_of(published: PortRange, scheduling: Scheduling, backends: Vec<Backend>) -> Port {
+    Port { published, target: published.is_single().then_some(9092), scheduling, backends }
+}
+
+fn merge(ports: &mut Vec<Port>, index: Index) {
+    let touching = |a: &PortRange, b: &PortRange| a.protocol == b.protocol && a.last + 1 == b.first;
+    let pairs: Vec<(PortRange, PortRange)> = ports
+        .iter()
+        .flat_map(|a| ports.iter().map(move |b| (a.published, b.published)))
+        .filter(|(a, b)| touching(a, b))
+        .collect();
+    if pairs.is_empty() {
+        return;
+    }
+    let (left, right) = pairs[index.index(pairs.len())];
+    let first = ports.iter().position(|port| port.published == left).unwrap();
+    let Port { scheduling, backends, .. } = ports.remove(first);
+    ports.retain(|port| port.published != right);
+    ports.push(port_of(PortRange { last: right.last, ..left }, scheduling, backends));
+}
+
+/// Two meshes with something in common, and the host they are on.
+#[derive(Clone)]
+pub struct Related {
+    pub a: Option<Mesh>,
+    pub b: Option<Mesh>,
+    pub surroundings: Surroundings,
+}
+
+/// Short: only what leads from one to the other.
+impl fmt::Debug for Related {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (a, b) = self.objects();
+        write!(f, "the plan\n{}on {:?}", diff(&a, &b), self.surroundings)
+    }
+}
+
+impl Related {
+    pub fn objects(&self) -> (Objects, Objects) {
+        let lower = |mesh: &Option<Mesh>| {
+            mesh.as_ref().map_or_else(Objects::default, |mesh| dataplane::objects(mesh, &self.surroundings))
+        };
+        (lower(&self.a), lower(&self.b))
+    }
+}
+
+/// From a mesh to an edited one, mostly; also to an unrelated one, from nothing, and to nothing.
+pub fn related() -> impl Strategy<Value = Related> {
+    let edits = prop::collection::vec(edit(), 1..=4);
+    let changed = |(a, edits): (Mesh, Vec<Edit>)| (Some(a.clone()), Some(edits.into_iter().fold(a, edited)));
+    let pair = prop_oneof![
+        6 => (mesh(), edits).prop_map(changed),
+        2 => (mesh(), mesh()).prop_map(|(a, b)| (Some(a), Some(b))),
+        1 => mesh().prop_map(|b| (None, Some(b))),
+        1 => mesh().prop_map(|a| (Some(a), None)),
+    ];
+    (pair, surroundings()).prop_map(|((a, b), surroundings)| Related { a, b, surroundings })
+}
+
+/// How a state comes to be that nobody asked for.
+#[derive(Clone, Debug)]
+pub enum Damage {
+    /// meshd died on its way to the state.
+    Crash(Index),
+    /// Someone removes one of our objects, with what hangs on it.
+    Remove(Index),
+    /// Someone alters things.
+    Alter(Index, u8),
+}
+
+pub fn damages() -> impl Strategy<Value = Vec<Damage>> {
+    let damage = prop_oneof![
+        1 => any::<Index>().prop_map(Damage::Crash),
+        3 => any::<Index>().prop_map(Damage::Remove),
+        3 => (any::<Index>(), 0..10u8).prop_map(|(index, how)| Damage::Alter(index, how)),
+    ];
+    prop::collection::vec(damage, 1..=4)
+}
+
+pub fn damaged(mut objects: Objects, damages: &[Damage]) -> Objects {
+    for damage in damages {
+        match damage {
+            Damage::Crash(index) => {
+                let steps = diff(&Objects::default(), &objects).steps;
+                objects = Objects::default();
+                let done = index.index(steps.len() + 1);
+                for step in &steps[..done] {
+                    // To a state that was damaged before, not every step leads.
+                    let _ = fake::apply(&mut objects, step);
+                }
+            }
+            Damage::Remove(index) => {
+                let removals = removals(&objects);
+                if !removals.is_empty() {
+                    // What the kernel refuses to remove stays.
+                    let _ = fake::apply(&mut objects, &removals[index.index(removals.len())]);
+                }
+            }
+            Damage::Alter(index, how) => alter(&mut objects, *index, *how),
+        }
+    }
+    objects
+}
+
+/// Every step that removes one thing.
+fn removals(objects: &Objects) -> Vec<Step> {
+    let mut steps: Vec<Step> = objects.namespaces.iter().copied().map(Step::DeleteNamespace).collect();
+    steps.extend(objects.links.keys().cloned().map(Step::DeleteLink));
+    steps.extend(objects.addresses.iter().cloned().map(Step::DeleteAddress));
+    steps.extend(objects.routes.iter().cloned().map(Step::DeleteRoute));
+    steps.extend(objects.legs.keys().map(|mac| Step::DeleteLeg { mac: *mac }));
+    steps.extend(objects.openings.iter().cloned().map(Step::CloseForward));
+    for (netns, table) in &objects.tables {
+        let netns = *netns;
+        steps.push(Step::DeleteTable(netns));
+        steps.extend(table.chains.keys().map(|name| Step::DeleteChain { netns, name: name.clone() }));
+        for (name, map) in &table.maps {
+            steps.push(Step::DeleteMap { netns, name: name.clone() });
+            steps.extend(map.elements.iter().map(|(port, value)| Step::EditMap {
+                netns,
+                name: name.clone(),
+                ranges: map.ranges,
+                remove: vec![(*port, *value)],
+                add: Vec::new(),
+            }));
+        }
+    }
+    for (key, service) in &objects.services {
+        steps.push(Step::DeleteService(*key));
+        steps.extend(service.destinations.keys().map(|place| Step::DeleteDestination { service: *key, key: *place }));
+    }
+    let host = objects.sysctls.keys().filter(|(netns, _)| *netns == Netns::Host);
+    steps.extend(host.map(|(_, name)| Step::RestoreSysctl { name: name.clone() }));
+    steps
+}
+
+/// Changes one thing, of the kind that `how` says, into what nobody wants.
+fn alter(objects: &mut Objects, index: Index, how: u8) {
+    fn pick<T>(index: Index, mut items: Vec<T>) -> Option<T> {
+        (!items.is_empty()).then(|| items.swap_remove(index.index(items.len())))
+    }
+    match how {
+        0 => pick(index, objects.links.values_mut().collect()).into_iter().for_each(|link| link.up = false),
+        1 => pick(index, objects.links.values_mut().collect()).into_iter().for_each(|link| link.mtu = 1280),
+        2 => pick(index, objects.links.values_mut().collect()).into_iter().for_each(|link| link.master = None),
+        3 => pick(index, objects.legs.values_mut().collect()).into_iter().for_each(|leg| leg.netns = None),
+        4 => pick(index, objects.sysctls.values_mut().collect()).into_iter().for_each(|value| *value = "7".into()),
+        5 => {
+            for service in pick(index, objects.services.values_mut().collect()) {
+                service.scheduler = Scheduler::DestinationHash;
+                service.flags = SchedulerFlags::default();
+            }
+        }
+        6 => {
+            let all = objects.services.values_mut().flat_map(|service| service.destinations.values_mut()).collect();
+            pick(index, all).into_iter().for_each(|destination| destination.weight = 17);
+        }
+        7 => {
+            let all = objects.tables.values_mut().flat_map(|table| table.chains.values_mut()).collect();
+            pick(index, all).into_iter().for_each(|chain| drop(chain.rules.pop()));
+        }
+        8 => {
+            let all = objects.tables.values_mut().flat_map(|table| table.chains.values_mut()).collect();
+            pick(index, all).into_iter().for_each(|chain| chain.priority += 1);
+        }
+        // A map of another type: an older meshd's, say.
+        _ => {
+            let all = objects.tables.values_mut().flat_map(|table| table.maps.values_mut()).collect();
+            for map in pick(index, all) {
+                map.elements.clear();
+                map.kind = if map.kind == MapKind::Mark {
+                    MapKind::Address(meshd::objects::Family::V4)
+                } else {
+                    MapKind::Mark
+                };
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Where plans lead: from anywhere to what is wanted, whatever happens on the way.
+
+use meshd::dataplane;
+use meshd::kernel::fake;
+use meshd::objects::{Netns, Objects};
+use meshd::plan::{Plan, diff};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::meshes::{mesh, surroundings};
+use super::mutations::{damaged, damages, related};
+
+/// Does all steps; none may be refused.
+fn carry_out(mut objects: Objects, plan: &Plan) -> Objects {
+    for step in &plan.steps {
+        if let Err(refusal) = fake::apply(&mut objects, step) {
+            panic!("`{step}` is refused: {refusal}\nin the plan\n{plan}");
+        }
+    }
+    objects
+}
+
+/// Our own namespaces' parameters are never restored: they go with the namespace.
+fn without_leftovers(mut objects: Objects, wanted: &Objects) -> Objects {
+    objects.sysctls.retain(|key, _| key.0 == Netns::Host || wanted.sysctls.contains_key(key));
+    objects
+}
+
+#[track_caller]
+fn check_leads_to(seen: &Objects, wanted: &Objects) {
+    let plan = diff(seen, wanted);
+    let end = carry_out(seen.clone(), &plan);
+    pretty_equal(&without_leftovers(end.clone(), wanted), wanted, &plan);
+    assert_eq!(diff(&end, wanted), Plan::default(), "nothing is left to do after\n{plan}");
+}
+
+/// Two `Objects` in full are too long to compare by eye: the plan from one to the other says it.
+#[track_caller]
+fn pretty_equal(end: &Objects, wanted: &Objects, plan: &Plan) {
+    assert!(end == wanted, "to be done still:\n{}after the plan\n{plan}", diff(end, wanted));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    #[test]
+    fn between_the_same_there_is_nothing_to_do(mesh in mesh(), surroundings in surroundings()) {
+        let objects = dataplane::objects(&mesh, &surroundings);
+        prop_assert_eq!(diff(&objects, &objects), Plan::default());
+    }
+
+    #[test]
+    fn the_order_of_services_means_nothing(mesh in mesh(), surroundings in surroundings()) {
+        let mut reversed = mesh.clone();
+        reversed.services.reverse();
+        reversed.services.iter_mut().for_each(|service| service.ports.reverse());
+        prop_assert!(dataplane::objects(&mesh, &surroundings) == dataplane::objects(&reversed, &surroundings));
+    }
+
+    #[test]
+    fn a_plan_leads_to_what_is_wanted(related in related()) {
+        let (a, b) = related.objects();
+        check_leads_to(&a, &b);
+    }
+
+    #[test]
+    fn a_plan_mends_what_was_damaged(related in related(), damages in damages()) {
+        let (a, b) = related.objects();
+        check_leads_to(&damaged(a, &damages), &b);
+    }
+
+    #[test]
+    fn after_a_crash_at_any_step_the_next_plan_gets_there(related in related()) {
+        let (mut reached, b) = related.objects();
+        for step in diff(&reached.clone(), &b).steps {
+            fake::apply(&mut reached, &step).unwrap();
+            check_leads_to(&reached, &b);
+        }
+    }
+
+    #[test]
+    fn what_a_failed_step_left_undone_the_next_plan_does(related in related(), damages in damages(), failing in any::<[Index; 3]>()) {
+        let (a, b) = related.objects();
+        let mut reached = damaged(a, &damages);
+        let steps = diff(&reached, &b).steps;
+        for (place, step) in steps.iter().enumerate() {
+            if !failing.iter().any(|index| index.index(steps.len()) == place) {
+                // What depended on the failed one is refused, and the rest is done all the same.
+                let _ = fake::apply(&mut reached, step);
+            }
+        }
+        check_leads_to(&reached, &b);
+    }
+
+    #[test]
+    fn a_step_done_twice_ends_the_same(related in related()) {
+        let (mut once, b) = related.objects();
+        for step in diff(&once.clone(), &b).steps {
+            let _ = fake::apply(&mut once, &step);
+            let mut twice = once.clone();
+            // It may be refused, as long as nothing changes.
+            let _ = fake::apply(&mut twice, &step);
+            prop_assert!(once == twice, "{}", step);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What holds after every single step of a plan.
+
+use std::collections::BTreeSet;
+
+use meshd::kernel::fake;
+use meshd::mesh::Mesh;
+use meshd::objects::{Action, Family, Hook, MapValue, Mark, Netns, Objects, PortRange, Protocol, VirtualKey};
+use meshd::plan::{Plan, Step, diff};
+use proptest::prelude::*;
+
+use super::mutations::{Related, related};
+use super::tracer::{Origin, Story, Tracer, packet};
+
+/// All states on the way, each with the steps that led to it.
+fn on_the_way(seen: &Objects, plan: &Plan, mut look: impl FnMut(&Objects, &[Step])) {
+    let mut reached = seen.clone();
+    for (place, step) in plan.steps.iter().enumerate() {
+        fake::apply(&mut reached, step).unwrap_or_else(|refusal| panic!("`{step}` is refused: {refusal}"));
+        look(&reached, &plan.steps[..=place]);
+    }
+}
+
+/// The published ports of the host that clients of a family can reach.
+fn published(objects: &Objects, family: Family) -> BTreeSet<PortRange> {
+    let maps = objects.tables.get(&Netns::Host).into_iter().flat_map(|table| table.maps.values());
+    maps.filter(|map| map.kind == meshd::objects::MapKind::Address(family))
+        .flat_map(|map| map.elements.keys().copied())
+        .collect()
+}
+
+/// What the sandbox's maps have, in the order in which they are looked up.
+fn marked(objects: &Objects) -> Vec<(PortRange, Mark)> {
+    let maps = objects.tables.get(&Netns::Sandbox).into_iter().flat_map(|table| table.maps.values());
+    let elements = maps.flat_map(|map| &map.elements);
+    elements
+        .filter_map(|(port, value)| if let MapValue::Mark(mark) = value { Some((*port, *mark)) } else { None })
+        .collect()
+}
+
+fn has_backend(objects: &Objects, mark: Mark, family: Family) -> bool {
+    objects.services.get(&VirtualKey { mark, family }).is_some_and(|service| !service.destinations.is_empty())
+}
+
+fn listed(so_far: &[Step]) -> String {
+    so_far.iter().map(|step| format!("\n  {step}")).collect()
+}
+
+/// No mark is without a service, and the mark that a published port gets has a service with a backend.
+fn check_sound(objects: &Objects, so_far: &[Step], wanted: &Objects) {
+    let marked = marked(objects);
+    for (port, mark) in &marked {
+        let known = Family::ALL
+            .iter()
+            .any(|family| objects.services.contains_key(&VirtualKey { mark: *mark, family: *family }));
+        assert!(known, "{port} has mark {mark} without a service, after{}", listed(so_far));
+    }
+    for family in Family::ALL {
+        let wanted = published(wanted, family);
+        for published in published(objects, family) {
+            // Ranges that overlap are exchanged at once: what is left over of the old one, and going, may
+            // find itself closed in the sandbox for the moment until the host closes it too.
+            let kept = |number| wanted.iter().any(|wanted| wanted.contains(published.protocol, number));
+            let left_over = |number| !published.is_single() && !kept(number);
+            for number in (published.first..=published.last).filter(|number| !left_over(*number)) {
+                let mark =
+                    marked.iter().find(|(port, _)| port.contains(published.protocol, number)).map(|(_, mark)| *mark);
+                let served = mark.is_some_and(|mark| has_backend(objects, mark, family));
+                let protocol = published.protocol;
+                assert!(served, "{protocol} {number} ({mark:?}) has no backend for {family}, after{}", listed(so_far));
+            }
+        }
+    }
+}
+
+/// Every port and family with a backend that takes new connections, one by one.
+fn served(mesh: &Option<Mesh>) -> BTreeSet<(Protocol, u16, Family)> {
+    let ports = mesh.iter().flat_map(|mesh| &mesh.services).flat_map(|service| &service.ports);
+    let mut served = BTreeSet::new();
+    for port in ports {
+        for backend in port.backends.iter().filter(|backend| backend.weight > 0) {
+            let family = Family::of(&backend.address);
+            served.extend(
+                (port.published.first..=port.published.last).map(|number| (port.published.protocol, number, family)),
+            );
+        }
+    }
+    served
+}
+
+/// What is changed under a running node's feet by these has its interruption, and is told so in the manual.
+fn same_ways(related: &Related) -> bool {
+    let ways = |mesh: &Option<Mesh>| mesh.as_ref().map(|mesh| (mesh.gateway.clone(), mesh.ingress.clone()));
+    ways(&related.a) == ways(&related.b)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    #[test]
+    fn a_published_port_always_has_its_service_and_a_backend(related in related()) {
+        let (a, b) = related.objects();
+        on_the_way(&a, &diff(&a, &b), |reached, so_far| check_sound(reached, so_far, &b));
+    }
+
+    #[test]
+    fn what_is_served_before_and_after_is_served_all_the_while(related in related()) {
+        let (a, b) = related.objects();
+        let both: Vec<_> = served(&related.a).intersection(&served(&related.b)).copied().collect();
+        prop_assume!(same_ways(&related));
+        on_the_way(&a, &diff(&a, &b), |reached, so_far| {
+            let drops = BTreeSet::new();
+            let tracer = Tracer { objects: reached, drops: &drops };
+            for (protocol, number, family) in &both {
+                let node = super::tracer::NODE[usize::from(*family == Family::V6)];
+                for origin in [Origin::Outside, Origin::Node] {
+                    let story = tracer.trace(packet(origin, node, *protocol, *number));
+                    let served = matches!(&story, Story::Reaches(arrivals) if arrivals.iter().any(|arrival| arrival.weight > 0));
+                    assert!(served, "{node} {protocol} {number} from {origin:?} {story}, after{}", listed(so_far));
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn no_service_goes_while_its_mark_is_mapped(related in related()) {
+        let (a, b) = related.objects();
+        let mut before = a.clone();
+        on_the_way(&a, &diff(&a, &b), |reached, so_far| {
+            if let Some(Step::DeleteService(key)) = so_far.last() {
+                let mapped = marked(&before).iter().any(|(port, mark)| {
+                    *mark == key.mark && published(&before, key.family).iter().any(|published| published.overlaps(port))
+                });
+                assert!(!mapped, "{key} is deleted while it is published");
+            }
+            before = reached.clone();
+        });
+    }
+
+    #[test]
+    fn a_chain_never_looks_up_what_a_batch_has_not_made(related in related()) {
+        let (a, b) = related.objects();
+        on_the_way(&a, &diff(&a, &b), |reached, _| {
+            for table in reached.tables.values() {
+                for chain in table.chains.values().filter(|chain| chain.hook != Hook::Postrouting) {
+                    for rule in &chain.rules {
+                        if let Action::MarkFrom { map } | Action::DnatFrom { map, .. } = &rule.action {
+                            assert!(table.maps.contains_key(map));
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn only_what_is_ours_is_named(related in related()) {
+        let (a, b) = related.objects();
+        for step in &diff(&a, &b).steps {
+            assert!(is_ours(step, &related), "{step}");
+        }
+    }
+}
+
+/// Whether a step is about one of our own things, by its name; not by where the name came from.
+fn is_ours(step: &Step, related: &Related) -> bool {
+    let bridges: Vec<&str> =
+        [&related.a, &related.b].into_iter().flatten().map(|mesh| mesh.gateway.bridge.as_str()).collect();
+    let link = |id: &meshd::objects::LinkId| {
+        id.netns != Netns::Host || id.name.starts_with("mesh") || bridges.contains(&id.name.as_str())
+    };
+    let ours = |mark: Mark| mark.meaning().is_some();
+    match step {
+        Step::AddLink { id, .. } | Step::SetLink { id, .. } | Step::DeleteLink(id) => link(id),
+        Step::AddAddress(address) | Step::DeleteAddress(address) => link(&address.link),
+        Step::AddRoute(route) | Step::DeleteRoute(route) => link(&route.link) && route.link.netns != Netns::Host,
+        Step::AddService { key, .. } | Step::SetService { key, .. } | Step::DeleteService(key) => ours(key.mark),
+        Step::AddDestination { service, .. } | Step::SetDestination { service, .. } => ours(service.mark),
+        Step::DeleteDestination { service, .. } => ours(service.mark),
+        Step::EditMap { remove, add, .. } => remove.iter().chain(add).all(|(port, value)| match value {
+            MapValue::Mark(mark) => *mark == port.mark(),
+            MapValue::Address(address) => bridges
+                .iter()
+                .any(|_| address.to_string().starts_with("169.254.") || address.to_string().starts_with("fdce:77::")),
+        }),
+        Step::OpenForward(opening) | Step::CloseForward(opening) => {
+            related.surroundings.forward_drops.contains(opening)
+        }
+        Step::SetSysctl { netns: Netns::Host, name, .. } | Step::RestoreSysctl { name } => {
+            let ra = |link: &String| *name == format!("net/ipv6/conf/{link}/accept_ra");
+            let localnet = |bridge: &&str| *name == format!("net/ipv4/conf/{bridge}/route_localnet");
+            ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"].contains(&name.as_str())
+                || related.surroundings.accept_ra.iter().any(ra)
+                || bridges.iter().any(localnet)
+        }
+        // The others carry a part of our namespaces or of our table, which cannot be anyone else's.
+        _ => true,
+    }
+}

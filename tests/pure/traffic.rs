@@ -1,0 +1,203 @@
+//! Which packet reaches whom: a mesh means what its objects do.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use meshd::dataplane;
+use meshd::mesh::{Mesh, Port};
+use meshd::objects::{Family, Objects, Protocol, Surroundings};
+use proptest::prelude::*;
+
+use super::build::{attached, backend, node, port, serving, tcp, udp, with_v6};
+use super::meshes::{PORTS, mesh, surroundings};
+use super::tracer::{Arrival, NODE, Origin, Story, Tracer, packet, trace};
+
+fn lowered(mesh: &Mesh) -> Objects {
+    dataplane::objects(mesh, &Surroundings::default())
+}
+
+#[track_caller]
+fn check(mesh: &Mesh, origin: Origin, destination: &str, protocol: Protocol, port: u16, expected: &str) {
+    let story = trace(&lowered(mesh), packet(origin, destination, protocol, port)).to_string();
+    assert_eq!(story, expected, "{destination} {protocol} {port} from {origin:?}");
+}
+
+/// DESIGN.md's example, and one service that is both routed and attached, in both families.
+fn example() -> Mesh {
+    let kafka = [port(tcp(20229, 20229), 9092, [attached("10.255.0.33", "kafka-1")])];
+    let dns = [
+        port(
+            udp(53, 53),
+            5353,
+            [
+                backend("10.255.1.1"),
+                backend("192.0.2.10"),
+                attached("fd00:255::34", "dns-1"),
+                backend("2001:db8:2::10"),
+            ],
+        ),
+        port(tcp(30000, 30099), None, [backend("10.255.1.1")]),
+    ];
+    serving(serving(with_v6(node()), "kafka", kafka), "dns", dns)
+}
+
+#[test]
+fn a_client_reaches_the_backend_with_the_ingress_address_as_source() {
+    check(
+        &example(),
+        Origin::Outside,
+        NODE[0],
+        Protocol::Tcp,
+        20229,
+        "reaches 10.255.0.33:9092 with source 10.255.0.3",
+    );
+}
+
+#[test]
+fn so_does_the_node_itself_at_all_its_addresses() {
+    for address in [NODE[0], "127.0.0.1", "127.1.2.3", "169.254.77.1"] {
+        check(
+            &example(),
+            Origin::Node,
+            address,
+            Protocol::Tcp,
+            20229,
+            "reaches 10.255.0.33:9092 with source 10.255.0.3",
+        );
+    }
+}
+
+#[test]
+fn a_routed_backend_sees_the_node() {
+    let expected = "reaches 10.255.1.1:5353 with source 10.255.0.3 or 192.0.2.10:5353 with source 192.168.50.1";
+    check(&example(), Origin::Outside, NODE[0], Protocol::Udp, 53, expected);
+    let expected =
+        "reaches [2001:db8:2::10]:5353 with source 2001:db8:50::1 or [fd00:255::34]:5353 with source fd00:255::3";
+    check(&example(), Origin::Outside, NODE[1], Protocol::Udp, 53, expected);
+}
+
+#[test]
+fn a_range_keeps_the_port() {
+    for number in [30000, 30050, 30099] {
+        let expected = format!("reaches 10.255.1.1:{number} with source 10.255.0.3");
+        check(&example(), Origin::Outside, NODE[0], Protocol::Tcp, number, &expected);
+    }
+}
+
+#[test]
+fn what_is_not_published_is_left_alone() {
+    let alone = "is left alone, with source 198.51.100.7";
+    check(&example(), Origin::Outside, NODE[0], Protocol::Udp, 20229, alone);
+    check(&example(), Origin::Outside, NODE[0], Protocol::Tcp, 29999, alone);
+    check(&example(), Origin::Outside, NODE[0], Protocol::Tcp, 30100, alone);
+    check(&example(), Origin::Outside, NODE[1], Protocol::Tcp, 20229, "is left alone, with source 2001:db8:51::7");
+    // Somebody else's address: the node is but a router.
+    check(&example(), Origin::Outside, "203.0.113.9", Protocol::Tcp, 20229, alone);
+    check(&example(), Origin::Node, "203.0.113.9", Protocol::Tcp, 20229, "is left alone, with source 192.168.50.1");
+}
+
+#[test]
+fn ipv6_loopback_is_left_alone() {
+    check(&example(), Origin::Node, "::1", Protocol::Udp, 53, "is left alone, with source ::1");
+}
+
+#[test]
+fn what_comes_from_the_sandbox_is_not_led_back_and_leaves_with_the_nodes_address() {
+    check(&example(), Origin::Sandbox, NODE[0], Protocol::Tcp, 20229, "is left alone, with source 169.254.77.2");
+    check(&example(), Origin::Sandbox, "203.0.113.9", Protocol::Tcp, 443, "is left alone, with source 192.168.50.1");
+    check(
+        &example(),
+        Origin::Sandbox,
+        "2001:db8:9::9",
+        Protocol::Tcp,
+        443,
+        "is left alone, with source 2001:db8:50::1",
+    );
+}
+
+#[test]
+fn a_backend_on_the_node_whose_own_port_is_published_is_not_led_in_a_circle() {
+    let mesh = serving(node(), "here", [port(tcp(80, 80), 80, [backend(NODE[0])])]);
+    check(&mesh, Origin::Outside, NODE[0], Protocol::Tcp, 80, "reaches 192.168.50.1:80 with source 169.254.77.2");
+}
+
+/// Who is to answer at a published port, and whom the backends are to see.
+fn expected(mesh: &Mesh, port: &Port, number: u16, family: Family) -> Vec<Arrival> {
+    let ingress: Option<(ipnetwork::IpNetwork, IpAddr)> = match family {
+        Family::V4 => mesh.ingress.v4.map(|v4| (v4.subnet.into(), v4.address.into())),
+        Family::V6 => mesh.ingress.v6.map(|v6| (v6.subnet.into(), v6.address.into())),
+    };
+    let node: IpAddr = NODE[usize::from(family == Family::V6)].parse().unwrap();
+    let mut backends: Vec<_> = port.backends.iter().filter(|backend| Family::of(&backend.address) == family).collect();
+    backends.sort_by_key(|backend| backend.address);
+    let arrival = |address: IpAddr, weight| {
+        let source = ingress.filter(|(subnet, _)| subnet.contains(address)).map_or(node, |(_, source)| source);
+        Arrival { at: SocketAddr::new(address, port.target.unwrap_or(number)), source, weight }
+    };
+    backends.into_iter().map(|backend| arrival(backend.address, backend.weight)).collect()
+}
+
+/// Where a client can come from to a published port; `::1` is not among them.
+const WAYS: [(Origin, &str); 6] = [
+    (Origin::Outside, NODE[0]),
+    (Origin::Outside, NODE[1]),
+    (Origin::Node, NODE[0]),
+    (Origin::Node, NODE[1]),
+    (Origin::Node, "127.0.0.1"),
+    (Origin::Node, "169.254.77.1"),
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn every_published_port_reaches_exactly_its_own_backends(mut mesh in mesh(), surroundings in surroundings()) {
+        mesh.gateway.open_forward = true;
+        let objects = dataplane::objects(&mesh, &surroundings);
+        let tracer = Tracer { objects: &objects, drops: &surroundings.forward_drops };
+        let all: Vec<&Port> = mesh.services.iter().flat_map(|service| &service.ports).collect();
+        for (protocol, number) in Protocol::ALL.into_iter().flat_map(|protocol| PORTS.map(move |number| (protocol, number))) {
+            let port = all.iter().find(|port| port.published.contains(protocol, number));
+            for (origin, destination) in WAYS {
+                let packet = packet(origin, destination, protocol, number);
+                let backends = port.map(|port| expected(&mesh, port, number, Family::of(&packet.destination)));
+                let expected = match backends {
+                    Some(backends) if !backends.is_empty() => Story::Reaches(backends),
+                    // Unpublished, or no backend speaks that family.
+                    _ => Story::Untouched { source: packet.source },
+                };
+                prop_assert_eq!(tracer.trace(packet), expected, "{} {} {} from {:?}", destination, protocol, number, origin);
+            }
+        }
+    }
+
+    #[test]
+    fn no_mesh_touches_what_comes_from_the_sandbox_or_goes_to_ipv6_loopback(mesh in mesh()) {
+        let objects = lowered(&mesh);
+        for number in PORTS {
+            for (origin, destination) in [(Origin::Sandbox, NODE[0]), (Origin::Sandbox, NODE[1]), (Origin::Node, "::1")] {
+                let packet = packet(origin, destination, Protocol::Tcp, number);
+                prop_assert_eq!(trace(&objects, packet), Story::Untouched { source: packet.source });
+            }
+        }
+    }
+
+    #[test]
+    fn without_leave_a_chain_that_drops_is_respected(mut mesh in mesh(), surroundings in surroundings()) {
+        mesh.gateway.open_forward = false;
+        prop_assert_eq!(dataplane::objects(&mesh, &surroundings).openings, BTreeSet::new());
+    }
+
+    #[test]
+    fn of_ipv6_nothing_is_touched_where_nothing_speaks_it(mut mesh in mesh(), surroundings in surroundings()) {
+        mesh.ingress.v6 = None;
+        for port in mesh.services.iter_mut().flat_map(|service| &mut service.ports) {
+            port.backends.retain(|backend| backend.address.is_ipv4());
+        }
+        let objects = dataplane::objects(&mesh, &surroundings);
+        prop_assert!(objects.sysctls.keys().all(|(_, name)| name.starts_with("net/ipv4/")));
+        prop_assert!(objects.addresses.iter().all(|address| address.ip.is_ipv4()));
+        prop_assert!(objects.routes.iter().all(|route| route.gateway.is_ipv4()));
+        prop_assert!(objects.services.keys().all(|key| key.family == Family::V4));
+    }
+}
