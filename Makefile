@@ -20,7 +20,7 @@ deps:
 
 build:
 	@scripts/deps build
-	cargo build --release --locked
+	cargo build --release --locked --bins --examples
 
 test: deps
 	@scripts/test

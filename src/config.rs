@@ -1,10 +1,9 @@
 //! Text to [`Config`]: the grammar, the defaults, and errors that point at line and column.
 //!
-//! The text is TOML. It is read in three passes: [`syntax`] makes tables of it; `network` and [`services`] turn
-//! tables into the words of [`crate::mesh`], one value at a time, by means of [`reader`]; [`clash`] looks for what
-//! does not go together. Each reports all it finds, so that a file is corrected in one go, and what was reported
-//! once is left out of what follows, so that one mistake is one error. Every error says what was found and what
-//! would do.
+//! The text is TOML. It is read in three passes: `syntax` makes tables of it; `network` and `services` turn tables
+//! into the words of [`crate::mesh`], one value at a time, by means of `reader`; `clash` looks for what does not go
+//! together. Each reports all it finds, so that a file is corrected in one go, and what was reported once is left
+//! out of what follows, so that one mistake is one error. Every error says what was found and what would do.
 //!
 //! `config/services.toml` shows every key with its default.
 

@@ -167,6 +167,7 @@ struct SchedulingRead {
     values: Scheduling,
     /// False when the scheduler cannot be used: then nothing is known of its flags.
     scheduler_known: bool,
+    /// The byte where `one_packet` was last said.
     one_packet: Option<usize>,
 }
 
@@ -295,11 +296,11 @@ fn backend(section: &Section<'_>) -> Option<(Backend, BackendSite)> {
     let netns = netns(section);
     let address = section.text("address", "an IPv4 or IPv6 address", |text| text.parse::<IpAddr>().ok())?;
     if let Some(kind) = unreachable(address.value) {
-        let family = if Family::of(&address.value) == Family::V4 { "10.255.0.33" } else { "fd00:255::33" };
+        let example = if Family::of(&address.value) == Family::V4 { "10.255.0.33" } else { "fd00:255::33" };
         let found = address.value;
         section.report(
             address.at,
-            format!("`address` is \"{found}\", {kind}; a host's own such as \"{family}\" would do"),
+            format!("`address` is \"{found}\", {kind}; a host's own such as \"{example}\" would do"),
         );
         return None;
     }

@@ -21,7 +21,8 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Obje
     let v6 = speaks_v6(mesh);
     objects.tables.insert(Netns::Host, Table { maps: maps(mesh, v6), chains: chains(mesh, v6) });
     if mesh.gateway.open_forward {
-        objects.openings.extend(surroundings.forward_drops.iter().cloned());
+        let met = surroundings.forward_drops.iter().filter(|chain| v6 || chain.family != "ip6");
+        objects.openings.extend(met.cloned());
     }
 
     let mut set = |name: String, value: &str| objects.sysctls.insert((Netns::Host, name), value.to_owned());

@@ -32,7 +32,7 @@ pub enum OpenError {
     Netlink(#[from] Error),
 }
 
-/// What has gone through a service or a destination since it was made.
+/// What has gone through a service or a destination since it was made. The kernel adds it up every 2 seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     pub connections: u64,

@@ -36,7 +36,7 @@ fn ports(mesh: &Mesh) -> impl Iterator<Item = &Port> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(super::cases(64))]
 
     #[test]
     fn every_published_port_has_a_mark_of_its_own(mesh in mesh()) {

@@ -41,7 +41,7 @@ fn pretty_equal(end: &Objects, wanted: &Objects, plan: &Plan) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(super::cases(192))]
 
     #[test]
     fn between_the_same_there_is_nothing_to_do(mesh in mesh(), surroundings in surroundings()) {

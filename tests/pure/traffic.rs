@@ -148,7 +148,7 @@ const WAYS: [(Origin, &str); 6] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(super::cases(128))]
 
     #[test]
     fn every_published_port_reaches_exactly_its_own_backends(mut mesh in mesh(), surroundings in surroundings()) {
@@ -199,5 +199,6 @@ proptest! {
         prop_assert!(objects.addresses.iter().all(|address| address.ip.is_ipv4()));
         prop_assert!(objects.routes.iter().all(|route| route.gateway.is_ipv4()));
         prop_assert!(objects.services.keys().all(|key| key.family == Family::V4));
+        prop_assert!(objects.openings.iter().all(|chain| chain.family != "ip6"));
     }
 }

@@ -108,6 +108,29 @@ fn the_family_is_asked_for_as_ipvsadm_asks() {
     assert_eq!(family_number(&hex("0102")), None);
 }
 
+/// What Linux 6.12 said of `ipvsadm -a -f 66536 -r 10.255.0.33:9092 -m -w 3` (but for the counters, which were
+/// all 0): attributes that we do not know stand between those that we do.
+#[test]
+fn a_destination_is_read_as_the_kernel_tells_it() {
+    let answer = hex("05010000 50010200
+         14000100 0aff0021 00000000 00000000 00000000  06000200 23840000  08000300 00000000  08000400 03000000
+         05000d00 00000000  06000e00 00000000  06000f00 00000000  08000500 00000000  08000600 00000000
+         08000700 01000000  08000800 02000000  08000900 03000000  06000b00 02000000
+         5c000a00
+           08000100 00000000  08000200 00000000  08000300 00000000
+           0c000400 00000000 00000000  0c000500 00000000 00000000
+           08000600 00000000  08000700 00000000  08000800 00000000  08000900 00000000  08000a00 00000000
+         7c000c00
+           0c000100 04000000 00000000  0c000200 05000000 00000000  0c000300 06000000 00000000
+           0c000400 07000000 01000000  0c000500 08000000 00000000
+           0c000600 00000000 00000000  0c000700 00000000 00000000  0c000800 00000000 00000000
+           0c000900 00000000 00000000  0c000a00 00000000 00000000");
+    let traffic = Traffic { connections: 4, packets_in: 5, packets_out: 6, bytes_in: (1 << 32) + 7, bytes_out: 8 };
+    let key = destination("10.255.0.33:9092");
+    let seen = SeenDestination { key, weight: 3, plain: true, active: 1, inactive: 2, persistent: 3, traffic };
+    assert_eq!(read_destination(&answer, Family::V4), Some(seen));
+}
+
 /// Services by address, and marks that mean nothing to us.
 #[test]
 fn foreign_services_are_not_seen() {

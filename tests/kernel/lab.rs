@@ -1,0 +1,221 @@
+//! A world of its own for each test: the node that meshd runs on, a client outside, and backends, all of
+//! them network namespaces.
+//!
+//! ```text
+//! client  c0 192.168.50.2, fd50::2 ─── lan0 192.168.50.1, fd50::1  node (meshd's "host")
+//!                                      far0 192.168.60.1, fd60::1 ─── eth0 192.168.60.2, fd60::2  (far, if asked for)
+//! ```
+//!
+//! A test reads like an operator's session:
+//!
+//! ```ignore
+//! let Some(lab) = Lab::new() else { return };          // no root or no IPVS: says so; MESHD_REQUIRE_KERNEL=1: panics
+//! let _kafka = lab.backend("kafka-1").tcp(9092);       // a namespace with a server in it; ends when dropped
+//! let config = lab.config().service(r#"
+//!     name = "kafka"
+//!     port = [{ published = 20229, target = 9092 }]
+//!     backend = [{ address = "10.255.0.33", netns = "kafka-1" }]"#);
+//! let mut meshd = lab.start(&config);                  // waits for READY=1, panics with the log otherwise
+//! lab.client.ask(Protocol::Tcp, "192.168.50.1:20229"); // one connection: who answered, whom it saw
+//! lab.client.run("curl -sS http://192.168.50.1:20229/");
+//! lab.sandbox().run("ipvsadm -Ln");
+//! meshd.reload(&config.service("…"));                  // SIGHUP, waits until it is done
+//! meshd.stop();                                        // SIGTERM, waits; also kill9()
+//! ```
+//!
+//! - [`Place`] is a namespace: run programs in it, open connections from it. `lab.node`, `lab.client`,
+//!   `lab.sandbox()`, `lab.overlay()`; a [`Backend`] is a place, too.
+//! - [`Config`] is a configuration with everything but services filled in. A `netns = "kafka-1"` in a service
+//!   is the lab's namespace of that name.
+//! - [`Meshd`] is a running daemon; `lab.meshd(&[…])` runs the program once, for `--dry-run` and the like.
+//! - At the end of a test that did not fail, `meshd --cleanup` must leave nothing behind.
+
+mod backend;
+mod config;
+mod daemon;
+mod place;
+mod stream;
+mod tools;
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::process::Output;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use meshd::kernel::ipvs::Ipvs;
+
+pub use backend::Backend;
+pub use config::Config;
+pub use daemon::Meshd;
+pub use meshd::objects::Protocol::{self, Sctp, Tcp, Udp};
+pub use place::{Place, batch};
+pub use stream::{Answer, Stream, tally};
+pub use tools::{SECOND, eventually, value_of};
+
+/// The node's address towards the client.
+pub const NODE4: &str = "192.168.50.1";
+pub const NODE6: &str = "fd50::1";
+
+pub struct Lab {
+    pub node: Place,
+    pub client: Place,
+    /// What the names of this lab's namespaces begin with.
+    prefix: String,
+    /// Files of this lab: configuration, log, sockets.
+    directory: PathBuf,
+    /// Made for this lab, deleted with it.
+    namespaces: RefCell<Vec<String>>,
+}
+
+impl Lab {
+    /// `None`, and a word about it, where this kernel cannot do it.
+    pub fn new() -> Option<Lab> {
+        if let Some(missing) = missing() {
+            assert!(std::env::var_os("MESHD_REQUIRE_KERNEL").is_none(), "{missing}");
+            println!("skipped: {missing}");
+            return None;
+        }
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let prefix = format!("m{}-{}-", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let directory = std::env::temp_dir().join(format!("meshd-lab-{prefix}"));
+        std::fs::create_dir_all(&directory).expect("cannot make the lab's directory");
+        let lab = Lab {
+            node: Place::new(format!("{prefix}node")),
+            client: Place::new(format!("{prefix}client")),
+            prefix,
+            directory,
+            namespaces: RefCell::default(),
+        };
+        lab.add_namespace(&lab.node);
+        lab.add_namespace(&lab.client);
+        lab.connect("lan0", &lab.client, "c0", 50);
+        Some(lab)
+    }
+
+    /// A namespace with nobody in it yet.
+    pub fn backend(&self, name: &str) -> Backend {
+        let place = Place::new(format!("{}{name}", self.prefix));
+        self.add_namespace(&place);
+        Backend::new(name, place)
+    }
+
+    /// A backend that is no namespace of its own but a process on the node.
+    pub fn local_backend(&self, name: &str) -> Backend {
+        Backend::new(name, self.node.clone())
+    }
+
+    /// A backend that the node reaches by routing, at 192.168.60.2 and fd60::2: not on the overlay.
+    pub fn far_backend(&self, name: &str) -> Backend {
+        let backend = self.backend(name);
+        self.connect("far0", &backend, "eth0", 60);
+        batch(Some(&backend), "route add default via 192.168.60.1\n-6 route add default via fd60::1\n");
+        backend
+    }
+
+    pub fn sandbox(&self) -> Place {
+        Place::new(self.sandbox_name())
+    }
+
+    pub fn overlay(&self) -> Place {
+        Place::new(format!("{}_overlay", self.sandbox_name()))
+    }
+
+    fn sandbox_name(&self) -> String {
+        format!("{}sbox", self.prefix)
+    }
+
+    /// The configuration of this lab's node, without services.
+    pub fn config(&self) -> Config {
+        Config::new(&self.prefix, &self.sandbox_name(), &self.directory.join("control"))
+    }
+
+    /// Where [`start`](Lab::start) writes the configuration.
+    pub fn config_file(&self) -> PathBuf {
+        self.directory.join("meshd.toml")
+    }
+
+    /// Starts meshd on the node and waits until it is ready.
+    pub fn start(&self, config: &Config) -> Meshd {
+        self.write(config);
+        let mut meshd = self.spawn();
+        meshd.wait_until_ready();
+        meshd
+    }
+
+    /// Starts meshd with the configuration that is there, and does not wait.
+    pub fn spawn(&self) -> Meshd {
+        Meshd::spawn(&self.node, &self.config_file(), &self.directory)
+    }
+
+    pub fn write(&self, config: &Config) {
+        std::fs::write(self.config_file(), config.to_string()).expect("cannot write the configuration");
+    }
+
+    /// Runs the program on the node to its end, with `--config` and what else is asked for.
+    pub fn meshd(&self, arguments: &[&str]) -> Output {
+        let mut command = std::process::Command::new(daemon::program());
+        command.arg("--config").arg(self.config_file()).args(arguments);
+        self.node.output(&mut command)
+    }
+
+    /// The plan that meshd would carry out now.
+    pub fn dry_run(&self) -> String {
+        let output = self.meshd(&["--dry-run"]);
+        assert!(output.status.success(), "--dry-run: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("a plan is text")
+    }
+
+    /// What Prometheus would get.
+    pub fn metrics(&self) -> String {
+        self.node.run("curl -sSf -m 60 http://127.0.0.1:9326/metrics")
+    }
+
+    fn add_namespace(&self, place: &Place) {
+        batch(None, &format!("netns add {}\n", place.name));
+        self.namespaces.borrow_mut().push(place.name.clone());
+        batch(Some(place), "link set lo up\n");
+    }
+
+    /// A veth from the node to another place, with addresses ending in 1 and 2.
+    fn connect(&self, near: &str, other: &Place, far: &str, net: u8) {
+        let (node, name) = (&self.node.name, &other.name);
+        batch(None, &format!("link add {near} netns {node} type veth peer name {far} netns {name}\n"));
+        for (place, link, host) in [(&self.node, near, 1), (other, far, 2)] {
+            batch(
+                Some(place),
+                &format!(
+                    "addr add 192.168.{net}.{host}/24 dev {link}\n\
+                     addr add fd{net}::{host}/64 dev {link} nodad\n\
+                     link set {link} up\n"
+                ),
+            );
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        let cleanup = self.config_file().exists().then(|| self.meshd(&["--cleanup"]));
+        let left = [self.sandbox(), self.overlay()].into_iter().filter(Place::exists).collect::<Vec<_>>();
+        for place in &left {
+            batch(None, &format!("netns del {}\n", place.name));
+        }
+        for name in self.namespaces.borrow().iter() {
+            batch(None, &format!("netns del {name}\n"));
+        }
+        // The log of a failed test was printed already.
+        let _ = std::fs::remove_dir_all(&self.directory);
+        if let (false, Some(cleanup)) = (failed, cleanup) {
+            let log = String::from_utf8_lossy(&cleanup.stderr);
+            assert!(cleanup.status.success() && left.is_empty(), "--cleanup left {left:?}\n{log}");
+        }
+    }
+}
+
+fn missing() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("real-kernel tests must be run as root".to_owned());
+    }
+    Ipvs::open().err().map(|error| format!("no IPVS here: {error}"))
+}

@@ -1,0 +1,61 @@
+//! Configurations, as text: what an operator would write, in the names of the lab.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+/// A configuration: everything but services is filled in, for both families.
+#[derive(Clone, Debug)]
+pub struct Config {
+    prefix: String,
+    /// By section and key, the values as TOML.
+    settings: BTreeMap<(String, String), String>,
+    services: String,
+}
+
+impl Config {
+    pub(super) fn new(prefix: &str, sandbox: &str, control: &Path) -> Config {
+        let config = Config { prefix: prefix.to_owned(), settings: BTreeMap::new(), services: String::new() };
+        config
+            .set("node", "name", "'node-1'")
+            .set("node", "address", "'192.168.50.1'")
+            .set("ingress", "subnet", "'10.255.0.0/16'")
+            .set("ingress", "address", "'10.255.0.3'")
+            .set("ingress", "subnet6", "'fd00:255::/64'")
+            .set("ingress", "address6", "'fd00:255::3'")
+            .set("ingress", "namespace", &format!("'{sandbox}'"))
+            .set("control", "socket", &format!("'{}'", control.display()))
+    }
+
+    /// Sets one key, to a value in TOML's syntax.
+    pub fn set(mut self, section: &str, key: &str, value: &str) -> Config {
+        self.settings.insert((section.to_owned(), key.to_owned()), value.to_owned());
+        self
+    }
+
+    pub fn without_ipv6(mut self) -> Config {
+        self.settings.retain(|(_, key), _| !key.ends_with('6'));
+        self
+    }
+
+    /// Adds a service: the text below its `[[service]]`.
+    pub fn service(mut self, text: &str) -> Config {
+        let text = text.replace("netns = \"", &format!("netns = \"{}", self.prefix));
+        self.services += &format!("\n[[service]]\n{text}\n");
+        self
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut last = "";
+        for ((section, key), value) in &self.settings {
+            if last != section {
+                writeln!(f, "[{section}]")?;
+                last = section;
+            }
+            writeln!(f, "{key} = {value}")?;
+        }
+        f.write_str(&self.services)
+    }
+}

@@ -1,0 +1,6 @@
+//! meshd on a real kernel, with real traffic. `lab.rs` says how.
+//!
+//! Tests with `smoke` in their names run on every kernel, the others on the first one of `scripts/test`.
+
+mod balance;
+mod lab;

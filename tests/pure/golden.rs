@@ -1,0 +1,98 @@
+//! Plans as text, beside the tests: what an operator reads in a dry run and in the log.
+//!
+//! `MESHD_BLESS=1` writes the files anew; look at what git then shows.
+
+use std::path::PathBuf;
+
+use meshd::dataplane;
+use meshd::mesh::Mesh;
+use meshd::objects::{Objects, Opening, Scheduler, Surroundings};
+use meshd::plan::diff;
+
+use super::build::{attached, backend, node, port, serving, tcp, udp, with_v6};
+
+/// Compares with the file `tests/golden/<name>.txt`.
+#[track_caller]
+pub fn check_file(name: &str, found: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));
+    if std::env::var_os("MESHD_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        return std::fs::write(&path, found).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    if let Some(line) =
+        (1..).zip(expected.lines().chain([""])).zip(found.lines().chain([""])).find(|((_, old), new)| old != new)
+    {
+        let ((number, old), new) = line;
+        panic!("{}:{number}\n  has   {old}\n  found {new}\n(MESHD_BLESS=1 writes the file anew)", path.display());
+    }
+    assert_eq!(expected.lines().count(), found.lines().count(), "{} is as long as what was found", path.display());
+}
+
+/// A host like many: Docker's rules on it, addresses by router advertisement.
+fn host() -> Surroundings {
+    let forward = |family| Opening { family, table: "filter".into(), chain: "FORWARD".into() };
+    Surroundings {
+        forward_drops: [forward("ip"), forward("ip6")].into(),
+        accept_ra: ["uplink0".to_owned()].into(),
+        ..Surroundings::default()
+    }
+}
+
+#[track_caller]
+fn check(name: &str, before: Option<&Mesh>, after: Option<&Mesh>) {
+    let lower = |mesh: Option<&Mesh>| mesh.map_or_else(Objects::default, |mesh| dataplane::objects(mesh, &host()));
+    check_file(name, &diff(&lower(before), &lower(after)).to_string());
+}
+
+fn kafka() -> Mesh {
+    serving(node(), "kafka", [port(tcp(20229, 20229), 9092, [backend("10.255.0.33"), backend("10.255.0.34")])])
+}
+
+fn changed(mut mesh: Mesh, change: impl FnOnce(&mut Mesh)) -> Mesh {
+    change(&mut mesh);
+    mesh
+}
+
+#[test]
+fn one_service_with_one_port() {
+    check("one-port", None, Some(&kafka()));
+}
+
+#[test]
+fn a_dual_stack_service_whose_backends_are_attached() {
+    let backends =
+        [attached("10.255.0.34", "dns-1"), attached("fd00:255::34", "dns-1"), attached("10.255.0.35", "dns-2")];
+    let mesh = serving(with_v6(node()), "dns", [port(udp(53, 53), 5353, backends)]);
+    check("dual-stack-with-legs", None, Some(&mesh));
+}
+
+#[test]
+fn a_range_of_ports_is_one_element_of_a_map() {
+    let with_range = serving(kafka(), "media", [port(udp(30000, 30099), None, [backend("10.255.0.40")])]);
+    check("range-added", Some(&kafka()), Some(&with_range));
+}
+
+#[test]
+fn one_changed_backend_is_two_steps() {
+    let after = changed(kafka(), |mesh| mesh.services[0].ports[0].backends[1] = backend("10.255.0.35"));
+    check("one-backend-changed", Some(&kafka()), Some(&after));
+}
+
+#[test]
+fn a_changed_scheduler_is_one_step() {
+    let after =
+        changed(kafka(), |mesh| mesh.services[0].ports[0].scheduling.scheduler = Scheduler::WeightedLeastConnection);
+    check("scheduler-changed", Some(&kafka()), Some(&after));
+}
+
+#[test]
+fn a_removed_port_is_closed_on_the_host_first() {
+    let two = serving(kafka(), "web", [port(tcp(80, 80), 8080, [backend("10.255.0.33")])]);
+    check("port-removed", Some(&two), Some(&kafka()));
+}
+
+#[test]
+fn teardown_goes_from_the_outside_in() {
+    check("teardown", Some(&kafka()), None);
+}

@@ -1,0 +1,113 @@
+//! Our tables in nft's own syntax: what `Display` says is what nft understands by it.
+//!
+//! Needs root and nft; without them these tests say so and pass.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use meshd::dataplane;
+use meshd::mesh::Mesh;
+use meshd::objects::{Family, MapKind, MapValue, Netns, Surroundings, TABLE, Table};
+
+use super::build::{attached, backend, node, port, serving, tcp, udp, with_v6};
+
+/// The table as one would write it for `nft -f`.
+fn text(table: &Table) -> String {
+    let mut out = format!("table inet {TABLE} {{\n");
+    for (name, map) in &table.maps {
+        let values = match map.kind {
+            MapKind::Mark => "mark",
+            MapKind::Address(Family::V4) => "ipv4_addr",
+            MapKind::Address(Family::V6) => "ipv6_addr",
+        };
+        writeln!(out, "\tmap {name} {{\n\t\ttype inet_proto . inet_service : {values}").unwrap();
+        if map.ranges {
+            writeln!(out, "\t\tflags interval").unwrap();
+        }
+        let element = |(ports, value): (&meshd::objects::PortRange, &MapValue)| {
+            let last = if ports.is_single() { String::new() } else { format!("-{}", ports.last) };
+            // nft writes all of a mark's digits.
+            let value = match value {
+                MapValue::Mark(mark) => format!("{:#010x}", mark.0),
+                MapValue::Address(address) => address.to_string(),
+            };
+            format!("{} . {}{last} : {value}", ports.protocol, ports.first)
+        };
+        if !map.elements.is_empty() {
+            let elements: Vec<String> = map.elements.iter().map(element).collect();
+            writeln!(out, "\t\telements = {{ {} }}", elements.join(",\n\t\t\t     ")).unwrap();
+        }
+        writeln!(out, "\t}}\n").unwrap();
+    }
+    for (name, chain) in &table.chains {
+        let (kind, hook, priority) = (chain.kind, chain.hook, chain.priority);
+        writeln!(out, "\tchain {name} {{\n\t\ttype {kind} hook {hook} priority {priority}; policy accept;").unwrap();
+        chain.rules.iter().for_each(|rule| writeln!(out, "\t\t{rule}").unwrap());
+        writeln!(out, "\t}}\n").unwrap();
+    }
+    out + "}\n"
+}
+
+/// What nft makes of a table, in a network namespace of its own; `None` where that cannot be tried.
+fn through_nft(table: &str) -> Option<Result<String, String>> {
+    let script = "command -v nft >/dev/null || exit 77; unshare -n true 2>/dev/null || exit 77
+        unshare -n sh -c 'nft -f - && nft -y list ruleset'";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut shell = shell.spawn().expect("a shell");
+    // A shell that ends early does not read; its exit status says why.
+    let _ = shell.stdin.take().expect("its input").write_all(table.as_bytes());
+    let output = shell.wait_with_output().expect("the shell ends");
+    let said = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    match output.status.code() {
+        Some(77) => None,
+        Some(0) => Some(Ok(said(output.stdout))),
+        _ => Some(Err(said(output.stderr))),
+    }
+}
+
+/// Without what differs only in how nft likes to write it: spaces, and the order in a hash table.
+fn normal(text: &str) -> Vec<String> {
+    let joined = text.replace(",\n", ", ");
+    let line = |line: &str| {
+        let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+        match line.strip_prefix("elements = { ").and_then(|line| line.strip_suffix(" }")) {
+            Some(elements) => {
+                let mut elements: Vec<&str> = elements.split(", ").collect();
+                elements.sort_unstable();
+                elements.join(", ")
+            }
+            None => line,
+        }
+    };
+    joined.lines().map(line).filter(|line| !line.is_empty()).collect()
+}
+
+fn check(mesh: &Mesh) {
+    let objects = dataplane::objects(mesh, &Surroundings::default());
+    for netns in [Netns::Host, Netns::Sandbox] {
+        let ours = text(&objects.tables[&netns]);
+        match through_nft(&ours) {
+            None => eprintln!("SKIPPED: nft is missing or may not make a network namespace"),
+            Some(Err(complaint)) => panic!("nft does not understand\n{ours}\n{complaint}"),
+            Some(Ok(theirs)) => assert_eq!(normal(&theirs), normal(&ours), "nft's words\n{theirs}\nour words\n{ours}"),
+        }
+    }
+}
+
+#[test]
+fn the_tables_of_an_empty_mesh_are_nfts_own_words() {
+    check(&node());
+}
+
+#[test]
+fn the_tables_of_a_full_mesh_are_nfts_own_words() {
+    let backends = [attached("10.255.0.34", "dns-1"), attached("fd00:255::34", "dns-1")];
+    let dns = [port(udp(53, 53), 5353, backends.clone()), port(tcp(53, 53), 5353, backends)];
+    let media = [
+        port(udp(30000, 30099), None, [backend("10.255.0.40"), backend("fd00:255::40")]),
+        port(tcp(80, 80), 80, [backend("192.0.2.10")]),
+    ];
+    check(&serving(serving(with_v6(node()), "dns", dns), "media", media));
+}
