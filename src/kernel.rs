@@ -22,7 +22,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use nix::errno::Errno;
+pub use nix::errno::Errno;
 
 use crate::objects::{Mac, Netns, NetnsRef, Objects, Opening, PortRange, VirtualKey};
 use crate::plan::Step;
@@ -49,6 +49,20 @@ pub enum Error {
     NoSandbox,
     #[error("cannot enter a namespace")]
     Enter(#[source] io::Error),
+    /// Several take-overs are one pass over the table, and fail together.
+    #[error("cannot search connection tracking: {0}")]
+    TakeOver(String),
+}
+
+impl Error {
+    /// The kernel's error number, if it refused.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Error::Netlink(error) => error.errno(),
+            Error::Link(error) => error.errno(),
+            _ => None,
+        }
+    }
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -194,8 +208,8 @@ impl Kernel {
                 None => nobody(),
             },
             Batch::TakeOver => {
-                let outcome = self.take_over(&steps).map_err(|error| error.to_string());
-                run.iter().map(|_| outcome.clone().map_err(|text| Error::Enter(io::Error::other(text)))).collect()
+                let failure = self.take_over(&steps).err().map(|error| error.to_string());
+                run.iter().map(|_| failure.clone().map_or(Ok(()), |text| Err(Error::TakeOver(text)))).collect()
             }
             Batch::Alone => run.iter().map(|step| self.apply_one(step)).collect(),
         }

@@ -4,6 +4,7 @@ use ipnetwork::IpNetwork;
 use tracing::warn;
 
 use super::subnets;
+use crate::kernel::surroundings::legacy_filters;
 use crate::kernel::{Kernel, Result, listeners};
 use crate::mesh::Mesh;
 
@@ -32,6 +33,7 @@ pub fn problems(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
 
 /// What works, but may surprise.
 pub fn warn(kernel: &mut Kernel, mesh: &Mesh) {
+    warn_of_drops(kernel, mesh);
     for port in mesh.services.iter().flat_map(|service| &service.ports) {
         let range = port.published;
         let listening = listeners::listeners(range.protocol).unwrap_or_default();
@@ -48,6 +50,26 @@ pub fn warn(kernel: &mut Kernel, mesh: &Mesh) {
                 "[node] address = \"{address}\" is not an address of this host: no other node will reach its overlay"
             );
         }
+    }
+}
+
+/// What other firewalls will drop, whatever we accept.
+fn warn_of_drops(kernel: &mut Kernel, mesh: &Mesh) {
+    let bridge = &mesh.gateway.bridge;
+    for command in legacy_filters() {
+        warn!(
+            "{command} has a filter table here, which meshd cannot see: if its FORWARD chain drops, run \
+             `{command} -I FORWARD -i {bridge} -j ACCEPT` and `{command} -I FORWARD -o {bridge} -j ACCEPT`"
+        );
+    }
+    if mesh.gateway.open_forward {
+        return;
+    }
+    for chain in kernel.surroundings(None).map(|around| around.forward_drops).unwrap_or_default() {
+        warn!(
+            "chain {chain} drops what nobody accepts, and [gateway] open_forward = false: published ports will not answer \
+             from outside until you run `nft insert rule {chain} iifname {bridge} accept` and `nft insert rule {chain} oifname {bridge} accept`"
+        );
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tracing::{debug, error, info};
 
-use crate::kernel::Kernel;
+use crate::kernel::{self, Errno, Kernel};
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
-use crate::objects::{Mark, Objects};
+use crate::objects::{LinkKind, Mark, Objects};
 use crate::plan::{self, Plan, Step};
 
 /// Plans longer than that are logged as their number, their steps only at `debug`.
@@ -136,9 +136,27 @@ fn carry_out(kernel: &mut Kernel, plan: &Plan, mesh: &Mesh) -> Vec<String> {
         .map(|(step, error)| {
             let service = mark_of(step).and_then(|mark| names.get(&mark)).map(|name| format!(" (service {name})"));
             let first_line = step.to_string().lines().next().unwrap_or_default().to_owned();
-            format!("cannot {first_line}{}: {:#}", service.unwrap_or_default(), anyhow::Error::from(error))
+            let hint = hint(step, &error).map(|hint| format!("; {hint}")).unwrap_or_default();
+            format!("cannot {first_line}{}: {:#}{hint}", service.unwrap_or_default(), anyhow::Error::from(error))
         })
         .collect()
+}
+
+/// What an operator can do about it, where that is known.
+fn hint(step: &Step, error: &kernel::Error) -> Option<String> {
+    match (step, error.errno()?) {
+        (Step::OpenForward(opening), Errno::EPERM) => Some(format!(
+            "the table has an owner that lets no one else in: tell that to accept what {} forwards, or set [gateway] open_forward = false",
+            opening.chain
+        )),
+        (Step::AddLink { link, .. }, Errno::EEXIST) => match link.kind {
+            LinkKind::Vxlan { vni, port, .. } => Some(format!(
+                "VXLAN identifier {vni} on port {port} is taken on this host: choose another [ingress] vni"
+            )),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn mark_of(step: &Step) -> Option<Mark> {

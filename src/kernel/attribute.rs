@@ -69,11 +69,6 @@ impl Writer {
         self.bytes[start + 2..start + 4].copy_from_slice(&(kind | NESTED).to_ne_bytes());
     }
 
-    /// Bytes written so far. An attribute holds at most 65,535, its own four included.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
     pub fn finish(self) -> Vec<u8> {
         self.bytes
     }

@@ -56,6 +56,16 @@ fn advertised_defaults(routes: &str) -> BTreeSet<String> {
     links
 }
 
+/// The commands of legacy iptables that hold a filter table here. We cannot see or change what is in it.
+pub fn legacy_filters() -> Vec<&'static str> {
+    let tables = [("ip_tables_names", "iptables-legacy"), ("ip6_tables_names", "ip6tables-legacy")];
+    let used = |file: &str| {
+        let names = fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+        names.lines().any(|table| table == "filter")
+    };
+    tables.into_iter().filter(|(file, _)| used(file)).map(|(_, command)| command).collect()
+}
+
 /// The host's name, for a node that was given none.
 pub fn host_name() -> String {
     let name = nix::sys::utsname::uname().map(|name| name.nodename().to_string_lossy().into_owned());

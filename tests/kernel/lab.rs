@@ -28,11 +28,13 @@
 //! - [`Config`] is a configuration with everything but services filled in. A `netns = "kafka-1"` in a service
 //!   is the lab's namespace of that name.
 //! - [`Meshd`] is a running daemon; `lab.meshd(&[…])` runs the program once, for `--dry-run` and the like.
+//! - `lab.kafka(&[Tcp, Udp])` and [`BACKENDS`] are the three backends that most tests use.
 //! - At the end of a test that did not fail, `meshd --cleanup` must leave nothing behind.
 
 mod backend;
 mod config;
 mod daemon;
+mod kafka;
 mod place;
 mod stream;
 mod tools;
@@ -47,6 +49,7 @@ use meshd::kernel::ipvs::Ipvs;
 pub use backend::Backend;
 pub use config::Config;
 pub use daemon::Meshd;
+pub use kafka::{BACKENDS, BACKENDS4, MARK};
 pub use meshd::objects::Protocol::{self, Sctp, Tcp, Udp};
 pub use place::{Place, batch};
 pub use stream::{Answer, Stream, tally};
@@ -168,6 +171,13 @@ impl Lab {
     /// What Prometheus would get.
     pub fn metrics(&self) -> String {
         self.node.run("curl -sSf -m 60 http://127.0.0.1:9326/metrics")
+    }
+
+    /// A file of so many bytes, for uploads.
+    pub fn file(&self, name: &str, size: usize) -> PathBuf {
+        let path = self.directory.join(name);
+        std::fs::write(&path, vec![b'x'; size]).expect("cannot write a file");
+        path
     }
 
     fn add_namespace(&self, place: &Place) {

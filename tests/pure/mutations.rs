@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use meshd::dataplane;
 use meshd::kernel::fake;
 use meshd::mesh::{Backend, Mesh, NetnsRef, Port, Scheduling};
-use meshd::objects::{MapKind, Netns, Objects, PortRange, Protocol, Scheduler, SchedulerFlags, Surroundings};
+use meshd::objects::{Family, MapKind, Netns, Objects, PortRange, Protocol, Scheduler, SchedulerFlags, Surroundings};
 use meshd::plan::{Step, diff};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -269,44 +269,33 @@ fn removals(objects: &Objects) -> Vec<Step> {
 
 /// Changes one thing, of the kind that `how` says, into what nobody wants.
 fn alter(objects: &mut Objects, index: Index, how: u8) {
-    fn pick<T>(index: Index, mut items: Vec<T>) -> Option<T> {
-        (!items.is_empty()).then(|| items.swap_remove(index.index(items.len())))
+    fn one<T>(index: Index, items: impl Iterator<Item = T>, change: impl FnOnce(T)) {
+        let mut items: Vec<T> = items.collect();
+        if !items.is_empty() {
+            change(items.swap_remove(index.index(items.len())));
+        }
     }
+    let tables = objects.tables.values_mut();
     match how {
-        0 => pick(index, objects.links.values_mut().collect()).into_iter().for_each(|link| link.up = false),
-        1 => pick(index, objects.links.values_mut().collect()).into_iter().for_each(|link| link.mtu = 1280),
-        2 => pick(index, objects.links.values_mut().collect()).into_iter().for_each(|link| link.master = None),
-        3 => pick(index, objects.legs.values_mut().collect()).into_iter().for_each(|leg| leg.netns = None),
-        4 => pick(index, objects.sysctls.values_mut().collect()).into_iter().for_each(|value| *value = "7".into()),
-        5 => {
-            for service in pick(index, objects.services.values_mut().collect()) {
-                service.scheduler = Scheduler::DestinationHash;
-                service.flags = SchedulerFlags::default();
-            }
-        }
+        0 => one(index, objects.links.values_mut(), |link| link.up = false),
+        1 => one(index, objects.links.values_mut(), |link| link.mtu = 1280),
+        2 => one(index, objects.links.values_mut(), |link| link.master = None),
+        3 => one(index, objects.legs.values_mut(), |leg| leg.netns = None),
+        4 => one(index, objects.sysctls.values_mut(), |value| *value = "7".into()),
+        5 => one(index, objects.services.values_mut(), |service| {
+            service.scheduler = Scheduler::DestinationHash;
+            service.flags = SchedulerFlags::default();
+        }),
         6 => {
-            let all = objects.services.values_mut().flat_map(|service| service.destinations.values_mut()).collect();
-            pick(index, all).into_iter().for_each(|destination| destination.weight = 17);
+            let all = objects.services.values_mut().flat_map(|service| service.destinations.values_mut());
+            one(index, all, |destination| destination.weight = 17);
         }
-        7 => {
-            let all = objects.tables.values_mut().flat_map(|table| table.chains.values_mut()).collect();
-            pick(index, all).into_iter().for_each(|chain| drop(chain.rules.pop()));
-        }
-        8 => {
-            let all = objects.tables.values_mut().flat_map(|table| table.chains.values_mut()).collect();
-            pick(index, all).into_iter().for_each(|chain| chain.priority += 1);
-        }
+        7 => one(index, tables.flat_map(|table| table.chains.values_mut()), |chain| drop(chain.rules.pop())),
+        8 => one(index, tables.flat_map(|table| table.chains.values_mut()), |chain| chain.priority += 1),
         // A map of another type: an older meshd's, say.
-        _ => {
-            let all = objects.tables.values_mut().flat_map(|table| table.maps.values_mut()).collect();
-            for map in pick(index, all) {
-                map.elements.clear();
-                map.kind = if map.kind == MapKind::Mark {
-                    MapKind::Address(meshd::objects::Family::V4)
-                } else {
-                    MapKind::Mark
-                };
-            }
-        }
+        _ => one(index, tables.flat_map(|table| table.maps.values_mut()), |map| {
+            map.elements.clear();
+            map.kind = if map.kind == MapKind::Mark { MapKind::Address(Family::V4) } else { MapKind::Mark };
+        }),
     }
 }

@@ -1,0 +1,119 @@
+//! What an operator sees: links, addresses, kernel parameters, timeouts, by the usual programs.
+
+use crate::lab::{BACKENDS, Lab, Place, Tcp, batch};
+use serde_json::Value;
+
+fn link(place: &Place, name: &str) -> Value {
+    place.json(&format!("ip -j -d link show dev {name}"))[0].clone()
+}
+
+fn addresses(place: &Place, name: &str) -> Vec<String> {
+    let shown = place.json(&format!("ip -j addr show dev {name} scope global"));
+    let all = shown[0]["addr_info"].as_array().cloned().unwrap_or_default();
+    // (The gateway's IPv4 subnet is link-local, whatever the scope.)
+    all.iter().map(|one| format!("{}/{}", one["local"].as_str().unwrap_or("?"), one["prefixlen"])).collect()
+}
+
+fn names(place: &Place) -> Vec<String> {
+    let links = place.json("ip -j link show");
+    let mut names: Vec<String> =
+        links.as_array().into_iter().flatten().map(|link| link["ifname"].as_str().unwrap_or("?").to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn links_have_swarms_names_and_dockers_macs() {
+    let Some(lab) = Lab::new() else { return };
+    let backends = lab.kafka(&[Tcp]);
+    // One has a network of its own already.
+    batch(Some(&backends[1]), "link add eth0 type dummy\n");
+    let _meshd = lab.start(
+        &lab.config().service(&format!("name = 'kafka'\nport = [{{ published = 20229, target = 9092 }}]{BACKENDS}")),
+    );
+    let (node, sandbox, overlay) = (&lab.node, lab.sandbox(), lab.overlay());
+
+    assert_eq!(names(node), ["lan0", "lo", "mesh_gwbridge", "mesh_sbox"]);
+    assert_eq!(link(node, "mesh_gwbridge")["address"], "02:42:a9:fe:4d:01");
+    assert_eq!(addresses(node, "mesh_gwbridge"), ["169.254.77.1/24", "fd6d:6573:6864::1/64"]);
+    let port = link(node, "mesh_sbox");
+    assert_eq!(port["master"], "mesh_gwbridge");
+    assert_eq!(port["linkinfo"]["info_slave_data"]["isolated"], true);
+
+    assert_eq!(names(&sandbox), ["eth0", "eth1", "lo"]);
+    assert_eq!(link(&sandbox, "eth0")["address"], "02:42:0a:ff:00:03");
+    assert_eq!(addresses(&sandbox, "eth0"), ["10.255.0.3/16", "fd00:255::3/64"]);
+    assert_eq!(link(&sandbox, "eth1")["address"], "02:42:a9:fe:4d:02");
+    assert_eq!(addresses(&sandbox, "eth1"), ["169.254.77.2/24", "fd6d:6573:6864::2/64"]);
+    for (family, gateway) in [("-4", "169.254.77.1"), ("-6", "fd6d:6573:6864::1")] {
+        let routes = sandbox.json(&format!("ip -j {family} route show default"));
+        assert_eq!((&routes[0]["gateway"], &routes[0]["dev"]), (&gateway.into(), &"eth1".into()), "{routes}");
+    }
+
+    let ports = ["p02420aff0021", "p02420aff0022", "p02420aff0023"];
+    assert_eq!(names(&overlay), ["br0", "lo", ports[0], ports[1], ports[2], "sbox0", "vxlan0"]);
+    let tunnel = link(&overlay, "vxlan0");
+    let data = &tunnel["linkinfo"]["info_data"];
+    assert_eq!((&data["id"], &data["port"], &data["learning"]), (&4077.into(), &4789.into(), &false.into()), "{data}");
+    assert_eq!(data["local"], "192.168.50.1");
+    assert_eq!((&tunnel["mtu"], &tunnel["master"]), (&1450.into(), &"br0".into()));
+
+    for (backend, name, host) in [(&backends[0], "eth0", 33), (&backends[1], "eth1", 34), (&backends[2], "eth0", 35)] {
+        let leg = link(backend, name);
+        assert_eq!(leg["address"], format!("02:42:0a:ff:00:{host:02x}").as_str().replace("33", "21"), "{leg}");
+        assert_eq!(leg["mtu"], 1450);
+        assert_eq!(addresses(backend, name), [format!("10.255.0.{host}/16"), format!("fd00:255::{host}/64")]);
+    }
+
+    // Pinned where ip(8) looks for them.
+    let shown = node.run(&format!("ip netns exec {} ipvsadm -Ln", sandbox.name));
+    assert!(shown.contains("FWM  85765 rr") && shown.contains("FWM  85765 IPv6 rr"), "{shown}");
+    assert!(shown.contains("-> 10.255.0.33:9092             Masq    1"), "{shown}");
+    assert!(shown.contains("-> [fd00:255::33]:9092"), "{shown}");
+}
+
+#[test]
+fn the_overlays_mtu_is_what_the_underlay_leaves() {
+    let Some(lab) = Lab::new() else { return };
+    let backends = lab.kafka(&[Tcp]);
+    batch(Some(&lab.node), "link set lan0 mtu 1400\n");
+    let service = format!("name = 'kafka'\nport = [{{ published = 20229, target = 9092 }}]{BACKENDS}");
+    let mut meshd = lab.start(&lab.config().service(&service));
+    let mtus = || [link(&lab.overlay(), "vxlan0"), link(&lab.sandbox(), "eth0"), link(&backends[0], "eth0")];
+    assert_eq!(mtus().map(|link| link["mtu"].clone()), [1350, 1350, 1350]);
+    meshd.reload(&lab.config().set("ingress", "mtu", "1300").service(&service));
+    assert_eq!(mtus().map(|link| link["mtu"].clone()), [1300, 1300, 1300]);
+    lab.client.ask(Tcp, "192.168.50.1:20229");
+    lab.client.ask(Tcp, "[fd50::1]:20229");
+}
+
+#[test]
+fn kernel_parameters_and_timeouts_are_set_where_they_belong() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp]);
+    let service = format!("name = 'kafka'\nport = [{{ published = 20229, target = 9092 }}]{BACKENDS}");
+    let mut meshd = lab.start(&lab.config().service(&service));
+    let (node, sandbox) = (&lab.node, lab.sandbox());
+    for (place, parameter, value) in [
+        (&sandbox, "net.ipv4.vs.conntrack", "1"),
+        (&sandbox, "net.ipv4.vs.conn_reuse_mode", "1"),
+        (&sandbox, "net.ipv4.vs.expire_nodest_conn", "1"),
+        (&sandbox, "net.ipv4.vs.expire_quiescent_template", "1"),
+        (&sandbox, "net.ipv4.ip_forward", "1"),
+        (&sandbox, "net.ipv6.conf.all.forwarding", "1"),
+        (node, "net.ipv4.ip_forward", "1"),
+        (node, "net.ipv6.conf.all.forwarding", "1"),
+        (node, "net.ipv4.conf.mesh_gwbridge.route_localnet", "1"),
+        // On that one bridge only.
+        (node, "net.ipv4.conf.all.route_localnet", "0"),
+        (node, "net.ipv4.conf.lan0.route_localnet", "0"),
+    ] {
+        assert_eq!(place.run(&format!("sysctl -n {parameter}")).trim(), value, "{parameter} in {}", place.name);
+    }
+
+    let timeouts = || sandbox.run("ipvsadm -L --timeout").trim().to_owned();
+    assert_eq!(timeouts(), "Timeout (tcp tcpfin udp): 900 120 300");
+    let shorter = lab.config().set("ipvs", "tcp", "600").set("ipvs", "tcp_fin", "30").set("ipvs", "udp", "60");
+    meshd.reload(&shorter.service(&service));
+    assert_eq!(timeouts(), "Timeout (tcp tcpfin udp): 600 30 60");
+}

@@ -1,0 +1,86 @@
+//! Metrics: known traffic, and the numbers that Prometheus gets.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::lab::{BACKENDS4, Lab, Tcp, Udp, eventually, value_of};
+
+#[test]
+fn known_traffic_is_counted() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp, Udp]);
+    let config = |weight: u32| {
+        let ports = r#"
+            name = "kafka"
+            port = [{ published = 20229, target = 9092 }, { published = "9090-9099", protocol = "udp" }]"#;
+        let third = format!("netns = \"kafka-3\", weight = {weight}");
+        lab.config().service(&format!("{ports}{}", BACKENDS4.replace("netns = \"kafka-3\"", &third)))
+    };
+    let mut meshd = lab.start(&config(1));
+
+    for _ in 0..3 {
+        lab.client.run("curl -sSf -m 60 -o /dev/null http://192.168.50.1:20229/bytes/10000");
+    }
+    lab.client.ask_times(3, Tcp, "192.168.50.1:20229");
+    lab.client.ask_times(3, Udp, "192.168.50.1:9092");
+    let mut held = lab.client.connect(Tcp, "192.168.50.1:20229").unwrap();
+    let answer = held.ask("hello").unwrap();
+    assert_eq!(answer.backend, "kafka-1", "the seventh of three");
+
+    let port = r#"port="20229",protocol="tcp",service="kafka""#;
+    let of_port = |what: &str| format!("meshd_port_{what}_total{{{port}}}");
+    // The kernel adds up its counters every two seconds.
+    eventually("seven connections", || value_of(&lab.metrics(), &of_port("connections")) == 7.0);
+    let metrics = lab.metrics();
+    let value = |series: &str| value_of(&metrics, series);
+    let backend =
+        |what: &str, address: &str| value(&format!("meshd_backend_{what}{{backend=\"{address}:9092\",{port}}}"));
+    assert_eq!(backend("connections_total", "10.255.0.33"), 3.0);
+    assert_eq!(backend("connections_total", "10.255.0.34"), 2.0);
+    assert_eq!(backend("connections_total", "10.255.0.35"), 2.0);
+    assert_eq!(backend("connections_active", "10.255.0.33"), 1.0);
+    assert_eq!(backend("connections_active", "10.255.0.34"), 0.0);
+    assert_eq!(backend("connections_inactive", "10.255.0.34"), 2.0);
+    assert_eq!(backend("weight", "10.255.0.35"), 1.0);
+
+    // Each of the three bodies, with its headers, went out; what came in are requests and acknowledgements.
+    let bytes = |direction: &str| value(&format!("meshd_port_bytes_total{{direction=\"{direction}\",{port}}}"));
+    assert!((30_000.0..45_000.0).contains(&bytes("out")), "{}", bytes("out"));
+    assert!((1_000.0..15_000.0).contains(&bytes("in")), "{}", bytes("in"));
+    let sum = |what: &str, direction: &str| -> f64 {
+        let of = |host| {
+            let labels = format!("backend=\"10.255.0.{host}:9092\",direction=\"{direction}\",{port}");
+            value(&format!("meshd_backend_{what}_total{{{labels}}}"))
+        };
+        [33, 34, 35].into_iter().map(of).sum()
+    };
+    assert_eq!(sum("bytes", "out"), bytes("out"));
+    assert_eq!(sum("packets", "in"), value(&format!("meshd_port_packets_total{{direction=\"in\",{port}}}")));
+
+    // A range is one port.
+    let range = r#"port="9090-9099",protocol="udp",service="kafka""#;
+    assert_eq!(value(&format!("meshd_port_connections_total{{{range}}}")), 3.0);
+    assert_eq!(value(&format!("meshd_backend_connections_total{{backend=\"10.255.0.34:0\",{range}}}")), 1.0);
+
+    assert_eq!(value("meshd_services"), 1.0);
+    assert_eq!(value("meshd_ports"), 2.0);
+    assert_eq!(value("meshd_backends"), 6.0);
+    assert_eq!(value(&format!("meshd_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1.0);
+    let done = value("meshd_plan_steps_total{result=\"done\"}");
+    assert!(done > 20.0, "{done}");
+    assert_eq!(value("meshd_plan_steps_total{result=\"failed\"}"), 0.0);
+    assert_eq!(value("meshd_reconciles_total{result=\"changed\"}"), 1.0);
+    assert_eq!(value("meshd_config_last_reload_success"), 1.0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let age = now - value("meshd_reconcile_last_success_timestamp_seconds");
+    assert!((0.0..120.0).contains(&age), "{age} s ago");
+
+    // One weight changes: two ports, two steps. Counters go on.
+    meshd.reload(&config(5));
+    let metrics = lab.metrics();
+    assert_eq!(value_of(&metrics, "meshd_plan_steps_total{result=\"done\"}"), done + 2.0);
+    let weight = format!("meshd_backend_weight{{backend=\"10.255.0.35:9092\",{port}}}");
+    assert_eq!(value_of(&metrics, &weight), 5.0);
+    assert_eq!(value_of(&metrics, &of_port("connections")), 7.0);
+    assert_eq!(value_of(&metrics, "meshd_config_reloads_total{result=\"accepted\"}"), 1.0);
+    assert_eq!(held.ask("still there").unwrap().backend, "kafka-1");
+}

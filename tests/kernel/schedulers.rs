@@ -1,0 +1,117 @@
+//! Schedulers, weights and persistence: how IPVS chooses.
+
+use std::collections::BTreeMap;
+
+use crate::lab::{BACKENDS4, Lab, Tcp, Udp, eventually, tally};
+
+#[test]
+fn weighted_round_robin_goes_by_weight() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp]);
+    let _meshd = lab.start(&lab.config().service(
+        r#"
+        name = "kafka"
+        scheduler = "wrr"
+        port = [{ published = 20229, target = 9092 }]
+        backend = [
+            { address = "10.255.0.33", netns = "kafka-1", weight = 3 },
+            { address = "10.255.0.34", netns = "kafka-2", weight = 2 },
+            { address = "10.255.0.35", netns = "kafka-3", weight = 1 },
+        ]"#,
+    ));
+    let answers = lab.client.ask_times(60, Tcp, "192.168.50.1:20229");
+    assert_eq!(tally(&answers), BTreeMap::from([("kafka-1", 30), ("kafka-2", 20), ("kafka-3", 10)]));
+}
+
+/// One service with a port for each way to choose.
+#[test]
+fn clients_stay_or_spread_as_they_should() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp, Udp]);
+    let _meshd = lab.start(&lab.config().service(&format!(
+        r#"
+        name = "kafka"
+        port = [
+            {{ published = 1001, target = 9092, scheduler = "sh" }},
+            {{ published = 1002, target = 9092, scheduler = "mh" }},
+            {{ published = 1003, target = 9092, persistence = 60, persistence_mask = "255.255.255.0" }},
+            {{ published = 2001, target = 9092, scheduler = "lc" }},
+            {{ published = 2002, target = 9092, scheduler = "sh", scheduler_flags = ["sh-port", "sh-fallback"] }},
+            {{ published = 2003, target = 9092, scheduler = "mh", scheduler_flags = ["mh-port", "mh-fallback"] }},
+            {{ published = 3001, target = 9092, protocol = "udp" }},
+            {{ published = 3002, target = 9092, protocol = "udp", one_packet = true }},
+        ]{BACKENDS4}"#
+    )));
+    let ask = |port: u16| lab.client.ask_times(12, Tcp, &format!("192.168.50.1:{port}"));
+    for port in [1001, 1002, 1003] {
+        let answers = ask(port);
+        assert_eq!(tally(&answers).len(), 1, "port {port}: the client did not stay: {:?}", tally(&answers));
+    }
+    for port in [2001, 2002, 2003] {
+        let answers = ask(port);
+        assert!(tally(&answers).len() > 1, "port {port}: all to one backend: {:?}", tally(&answers));
+    }
+
+    // A flow of datagrams is a connection to IPVS, unless each is scheduled by itself.
+    for (port, backends) in [(3001, 1), (3002, 3)] {
+        let socket = lab.client.datagrams(40000, &format!("192.168.50.1:{port}"));
+        let answers: Vec<_> = (0..6).map(|_| socket.ask("hello", PATIENCE).unwrap()).collect();
+        assert_eq!(tally(&answers).len(), backends, "port {port}: {:?}", tally(&answers));
+    }
+
+    let services = lab.sandbox().ipvs();
+    for (mark, options) in [
+        (0x10000 | 1001, "-s sh"),
+        (0x10000 | 1003, "-s rr -p 60 -M 255.255.255.0"),
+        (0x10000 | 2002, "-s sh -b sh-fallback,sh-port"),
+        (0x10000 | 2003, "-s mh -b mh-fallback,mh-port"),
+        (0x20000 | 3002, "-s rr -o"),
+    ] {
+        assert!(services.lines().any(|line| line.trim_end() == format!("-A -f {mark} {options}")), "{services}");
+    }
+}
+
+/// For an answer on a busy machine.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
+#[test]
+fn every_scheduler_of_the_kernel_is_accepted() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp]);
+    let all = ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "mh", "dh", "fo", "ovf", "sed", "nq", "twos"];
+    // 6.1 has no twos.
+    let there = |name: &&str| lab.node.try_run(&format!("modprobe --dry-run --quiet ip_vs_{name}")).status.success();
+    let schedulers: Vec<&str> = all.into_iter().filter(there).collect();
+    assert!(schedulers.len() >= 13, "{schedulers:?}");
+
+    let ports: Vec<String> = (1000..)
+        .zip(&schedulers)
+        .map(|(port, name)| format!("{{ published = {port}, target = 9092, scheduler = '{name}' }}"))
+        .collect();
+    let config = lab.config().service(&format!("name = 'kafka'\nport = [{}]{BACKENDS4}", ports.join(", ")));
+    let _meshd = lab.start(&config);
+    let services = lab.sandbox().ipvs();
+    for (port, name) in (1000..).zip(&schedulers) {
+        let line = format!("-A -f {} -s {name}", 0x10000 | port);
+        assert!(services.lines().any(|found| found.trim_end() == line), "{line}\n{services}");
+        lab.client.ask(Tcp, &format!("192.168.50.1:{port}"));
+    }
+}
+
+/// Persistence shows in ipvsadm's templates: entries of the connection table without a client's port.
+#[test]
+fn persistence_is_kept_per_client() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp]);
+    let _meshd = lab.start(&lab.config().service(&format!(
+        "name = 'kafka'\npersistence = 60\nport = [{{ published = 20229, target = 9092 }}]{BACKENDS4}"
+    )));
+    let outside = lab.client.ask_times(5, Tcp, "192.168.50.1:20229");
+    let node = lab.node.ask_times(5, Tcp, "192.168.50.1:20229");
+    assert_eq!((tally(&outside).len(), tally(&node).len()), (1, 1));
+    // Round robin gives the second client the next backend.
+    assert_ne!(outside[0].backend, node[0].backend);
+    assert!(lab.sandbox().run("ipvsadm -Ln").contains("persistent 60"));
+    let templates = || lab.sandbox().run("ipvsadm -Lnc").lines().filter(|line| line.contains(":0 ")).count();
+    eventually("a template for each client", || templates() == 2);
+}
