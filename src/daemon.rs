@@ -16,6 +16,7 @@ use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
@@ -38,6 +39,8 @@ enum Event {
     Stop,
     /// Compare the kernel with what is wanted.
     Check,
+    /// The kernel told of a change that is not ours.
+    Changed,
     /// Someone asks for the metrics.
     Scrape(oneshot::Sender<Result<String, String>>),
 }
@@ -139,13 +142,19 @@ impl Daemon {
         let listener = TcpListener::bind(listen).await.with_context(|| {
             format!("cannot listen on [metrics] listen = \"{listen}\": free that address or choose another")
         })?;
-        tokio::spawn(metrics::serve(listener, move || scrape(sender.clone())));
+        let scrapes = sender.clone();
+        tokio::spawn(metrics::serve(listener, move || scrape(scrapes.clone())));
         let mut signals = Signals::new()?;
 
         info!(node = self.mesh.node, metrics = %listen, "started");
         preflight::warn(&mut self.kernel, &self.mesh);
         self.reconcile();
         notify(&[NotifyState::Ready]);
+        // A full queue has news enough in it.
+        let tell = move || !matches!(sender.try_send(Event::Changed), Err(TrySendError::Closed(_)));
+        if let Err(error) = self.kernel.watch(tell) {
+            warn!("changes by others are only seen from time to time: {error}");
+        }
         let mut pace = Pace::new(Instant::now());
         loop {
             let wake = pace.next(&self.reconciler);
@@ -157,6 +166,11 @@ impl Daemon {
             match event {
                 Event::Reload => self.reload(),
                 Event::Check => self.reconcile(),
+                Event::Changed => {
+                    pace.hurry(Instant::now());
+                    self.reconciler.try_again_soon();
+                    continue;
+                }
                 Event::Scrape(answer) => {
                     // Who asked may have gone.
                     let _ = answer.send(self.scrape());

@@ -16,6 +16,7 @@ pub mod probe;
 pub mod socket;
 pub mod surroundings;
 pub mod sysctl;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -17,6 +17,10 @@ const SPELLED_OUT: usize = 50;
 const PACE: Duration = Duration::from_secs(10);
 /// A look takes no more than this share of the time: with many ports looks are further apart.
 const SHARE: u32 = 50;
+/// The same while the kernel keeps telling of changes.
+const HURRIED_SHARE: u32 = 4;
+/// From the first word of a change to the look at it.
+const SETTLE: Duration = Duration::from_millis(200);
 /// After a failure the next look comes after the first of these, and then after twice as long, up to the second.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
@@ -28,6 +32,8 @@ const PASSES: usize = 3;
 pub struct Reconciler {
     /// What failed last time, so that the same is not said again and again.
     failures: Vec<String>,
+    /// The steps that failed.
+    unfinished: Vec<Step>,
     /// How often in a row something failed.
     tries: u32,
     changed: bool,
@@ -46,8 +52,9 @@ impl Reconciler {
         let seen = kernel.observe(wanted).context("cannot read what the kernel holds")?;
         let plan = plan::diff(&seen, wanted);
         self.changed = !plan.is_empty();
-        announce(&plan);
-        let failures = carry_out(kernel, &plan, mesh);
+        announce(&plan, &self.unfinished);
+        let (unfinished, failures): (Vec<Step>, Vec<String>) = carry_out(kernel, &plan, mesh).into_iter().unzip();
+        self.unfinished = unfinished;
         metrics.steps.with_label_values(&["failed"]).inc_by(failures.len() as u64);
         metrics.steps.with_label_values(&["done"]).inc_by((plan.steps.len() - failures.len()) as u64);
         self.remember(failures);
@@ -77,6 +84,11 @@ impl Reconciler {
         self.changed = false;
     }
 
+    /// What failed may have become possible: the backoff begins anew.
+    pub fn try_again_soon(&mut self) {
+        self.tries = self.tries.min(1);
+    }
+
     pub fn is_failing(&self) -> bool {
         self.tries > 0
     }
@@ -102,33 +114,48 @@ impl Reconciler {
 /// When to look next.
 pub struct Pace {
     looked: Instant,
+    /// When the kernel told of a change, first since the last look.
+    told: Option<Instant>,
 }
 
 impl Pace {
     pub fn new(now: Instant) -> Pace {
-        Pace { looked: now }
+        Pace { looked: now, told: None }
     }
 
     pub fn looked(&mut self, now: Instant) {
-        self.looked = now;
+        *self = Pace::new(now);
+    }
+
+    /// There is something to see. Changes come in swarms, so the look is only taken a moment later.
+    pub fn hurry(&mut self, now: Instant) {
+        self.told.get_or_insert(now);
     }
 
     pub fn next(&self, reconciler: &Reconciler) -> Instant {
-        self.looked + reconciler.pause()
+        let in_turn = self.looked + reconciler.pause();
+        // However often it is told: a look takes no more than its share of the time.
+        let soon = self.told.map(|told| (told + SETTLE).max(self.looked + reconciler.took * HURRIED_SHARE));
+        soon.map_or(in_turn, |soon| soon.min(in_turn))
     }
 }
 
-fn announce(plan: &Plan) {
-    if plan.steps.len() > SPELLED_OUT {
+/// Says what will be done. What failed last time and is tried again is no news.
+fn announce(plan: &Plan, unfinished: &[Step]) {
+    if plan.steps.len() > SPELLED_OUT && plan.steps.len() > unfinished.len() {
         info!(steps = plan.steps.len(), "changing the kernel");
-        plan.steps.iter().for_each(|step| debug!("{step}"));
-    } else {
-        plan.steps.iter().for_each(|step| info!("{step}"));
+    }
+    for step in &plan.steps {
+        if plan.steps.len() > SPELLED_OUT || unfinished.contains(step) {
+            debug!("{step}");
+        } else {
+            info!("{step}");
+        }
     }
 }
 
-/// Does the steps; one line for each that failed, with what to do where that is known.
-fn carry_out(kernel: &mut Kernel, plan: &Plan, mesh: &Mesh) -> Vec<String> {
+/// Does the steps; those that failed, each with one line that says why, and what to do where that is known.
+fn carry_out(kernel: &mut Kernel, plan: &Plan, mesh: &Mesh) -> Vec<(Step, String)> {
     let outcomes = kernel.apply(&plan.steps);
     let names = mesh.names();
     let failed = plan.steps.iter().zip(outcomes).filter_map(|(step, outcome)| Some((step, outcome.err()?)));
@@ -137,7 +164,9 @@ fn carry_out(kernel: &mut Kernel, plan: &Plan, mesh: &Mesh) -> Vec<String> {
             let service = mark_of(step).and_then(|mark| names.get(&mark)).map(|name| format!(" (service {name})"));
             let first_line = step.to_string().lines().next().unwrap_or_default().to_owned();
             let hint = hint(step, &error).map(|hint| format!("; {hint}")).unwrap_or_default();
-            format!("cannot {first_line}{}: {:#}{hint}", service.unwrap_or_default(), anyhow::Error::from(error))
+            let line =
+                format!("cannot {first_line}{}: {:#}{hint}", service.unwrap_or_default(), anyhow::Error::from(error));
+            (step.clone(), line)
         })
         .collect()
 }
@@ -180,7 +209,7 @@ pub fn remove_all(kernel: &mut Kernel) -> anyhow::Result<usize> {
         if plan.is_empty() {
             return Ok(0);
         }
-        announce(&plan);
+        announce(&plan, &[]);
         let outcomes = kernel.apply(&plan.steps);
         failed = 0;
         for (step, outcome) in plan.steps.iter().zip(outcomes) {
@@ -194,4 +223,55 @@ pub fn remove_all(kernel: &mut Kernel) -> anyhow::Result<usize> {
         }
     }
     Ok(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failing(reconciler: &mut Reconciler, times: u32) {
+        (0..times).for_each(|_| reconciler.remember(vec!["cannot add link".to_owned()]));
+    }
+
+    #[test]
+    fn a_failure_is_retried_with_backoff_and_success_ends_it() {
+        let mut reconciler = Reconciler::default();
+        assert_eq!(reconciler.pause(), PACE);
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            failing(&mut reconciler, 1);
+            pauses.push(reconciler.pause().as_secs());
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        failing(&mut reconciler, 1000);
+        assert_eq!(reconciler.pause(), LAST_RETRY);
+        reconciler.try_again_soon();
+        assert_eq!(reconciler.pause(), FIRST_RETRY);
+        reconciler.remember(Vec::new());
+        assert_eq!(reconciler.pause(), PACE);
+    }
+
+    #[test]
+    fn looks_that_take_long_are_further_apart() {
+        let mut reconciler = Reconciler::default();
+        reconciler.took(Duration::from_secs(2));
+        assert_eq!(reconciler.pause(), Duration::from_secs(100));
+    }
+
+    #[test]
+    fn a_word_of_a_change_brings_the_look_forward_once() {
+        let mut reconciler = Reconciler::default();
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        assert_eq!(pace.next(&reconciler), start + PACE);
+        let told = start + Duration::from_secs(1);
+        pace.hurry(told);
+        pace.hurry(told + Duration::from_secs(5));
+        assert_eq!(pace.next(&reconciler), told + SETTLE);
+        // Words without end do not make looks without end.
+        reconciler.took(Duration::from_secs(2));
+        assert_eq!(pace.next(&reconciler), start + Duration::from_secs(8));
+        pace.looked(start + Duration::from_secs(8));
+        assert_eq!(pace.next(&reconciler), start + Duration::from_secs(108));
+    }
 }

@@ -18,7 +18,7 @@ use nix::sys::statfs::{NSFS_MAGIC, fstatfs, statfs};
 use super::link;
 use super::socket::Socket;
 
-const DIRECTORY: &str = "/run/netns";
+pub const DIRECTORY: &str = "/run/netns";
 /// The network namespace of the thread that looks; `self` would be that of the process's first thread.
 const OWN: &str = "/proc/thread-self/ns/net";
 

@@ -100,6 +100,7 @@ pub struct Reply {
 #[derive(Debug)]
 pub struct Socket {
     socket: netlink_sys::Socket,
+    port: u32,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -116,7 +117,7 @@ impl Socket {
     /// Opens a socket of that netlink protocol (`NETLINK_ROUTE`, …) in the calling thread's network namespace.
     pub fn open(protocol: isize) -> Result<Socket> {
         let mut socket = netlink_sys::Socket::new(protocol)?;
-        socket.bind_auto()?;
+        let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
         // Explanations and short acknowledgements are a comfort, not a need.
         let _ = socket.set_ext_ack(true);
@@ -126,7 +127,12 @@ impl Socket {
             setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
         }
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS))?;
-        Ok(Socket { socket, sequence: 0, buffer: vec![0; 1 << 18] })
+        Ok(Socket { socket, port, sequence: 0, buffer: vec![0; 1 << 18] })
+    }
+
+    /// The kernel's number of this socket: what it tells others of our changes has it.
+    pub fn port(&self) -> u32 {
+        self.port
     }
 
     /// Asks for one thing and waits for its acknowledgement.

@@ -111,7 +111,7 @@ impl Lab {
     pub fn far_backend(&self, name: &str) -> Backend {
         let backend = self.backend(name);
         self.connect("far0", &backend, "eth0", 60);
-        batch(Some(&backend), "route add default via 192.168.60.1\n-6 route add default via fd60::1\n");
+        batch(Some(&backend), "route add default via 192.168.60.1\nroute add ::/0 via fd60::1\n");
         backend
     }
 

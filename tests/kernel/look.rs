@@ -10,8 +10,8 @@ fn link(place: &Place, name: &str) -> Value {
 fn addresses(place: &Place, name: &str) -> Vec<String> {
     let shown = place.json(&format!("ip -j addr show dev {name} scope global"));
     let all = shown[0]["addr_info"].as_array().cloned().unwrap_or_default();
-    // (The gateway's IPv4 subnet is link-local, whatever the scope.)
-    all.iter().map(|one| format!("{}/{}", one["local"].as_str().unwrap_or("?"), one["prefixlen"])).collect()
+    // ip(8) prints an empty object for what it leaves out.
+    all.iter().filter_map(|one| Some(format!("{}/{}", one["local"].as_str()?, one["prefixlen"]))).collect()
 }
 
 fn names(place: &Place) -> Vec<String> {
@@ -60,7 +60,7 @@ fn links_have_swarms_names_and_dockers_macs() {
 
     for (backend, name, host) in [(&backends[0], "eth0", 33), (&backends[1], "eth1", 34), (&backends[2], "eth0", 35)] {
         let leg = link(backend, name);
-        assert_eq!(leg["address"], format!("02:42:0a:ff:00:{host:02x}").as_str().replace("33", "21"), "{leg}");
+        assert_eq!(leg["address"], format!("02:42:0a:ff:00:{host:02x}"), "{leg}");
         assert_eq!(leg["mtu"], 1450);
         assert_eq!(addresses(backend, name), [format!("10.255.0.{host}/16"), format!("fd00:255::{host}/64")]);
     }

@@ -60,7 +60,7 @@ fn each_port_reaches_its_own_backends() {
 
 /// (tcp 1, udp 2, sctp 3) << 16 | port, a range by its first.
 fn marks(lab: &Lab) {
-    let element = |protocol: &str, port: u64, mark: u64| serde_json::json!([{"concat": [protocol, port]}, mark]);
+    let element = |protocol: u64, port: u64, mark: u64| serde_json::json!([{"concat": [protocol, port]}, mark]);
     let listed = |map: &str| {
         let list = lab.sandbox().json(&format!("nft -n -j list map inet meshd {map}"));
         let map = list["nftables"].as_array().into_iter().flatten().find_map(|object| object.get("map")).cloned();
@@ -74,14 +74,14 @@ fn marks(lab: &Lab) {
     assert_eq!(
         sorted(listed("marks")),
         [
-            element("6", 8081, 0x11f91),
-            element("6", 20229, 0x14f05),
-            element("6", 20230, 0x14f06),
-            element("6", 20231, 0x14f07),
-            element("17", 20229, 0x24f05),
-            element("132", 20229, 0x34f05),
+            element(6, 8081, 0x11f91),
+            element(6, 20229, 0x14f05),
+            element(6, 20230, 0x14f06),
+            element(6, 20231, 0x14f07),
+            element(17, 20229, 0x24f05),
+            element(132, 20229, 0x34f05),
         ]
     );
-    let range = serde_json::json!([{"concat": ["6", {"range": [30000, 30009]}]}, 0x17530]);
+    let range = serde_json::json!([{"concat": [6, {"range": [30000, 30009]}]}, 0x17530]);
     assert_eq!(listed("ranges"), serde_json::json!([range]));
 }

@@ -6,7 +6,10 @@ use std::net::Ipv4Addr;
 use meshd::dataplane;
 use meshd::kernel::fake;
 use meshd::mesh::{Backend, Mesh, NetnsRef, Port, Scheduling};
-use meshd::objects::{Family, MapKind, Netns, Objects, PortRange, Protocol, Scheduler, SchedulerFlags, Surroundings};
+use meshd::objects::{
+    Family, Link, LinkId, LinkKind, MapKind, Netns, Objects, PortRange, Protocol, Scheduler, SchedulerFlags,
+    Surroundings,
+};
 use meshd::plan::{Step, diff};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -205,7 +208,7 @@ pub fn damages() -> impl Strategy<Value = Vec<Damage>> {
     let damage = prop_oneof![
         1 => any::<Index>().prop_map(Damage::Crash),
         3 => any::<Index>().prop_map(Damage::Remove),
-        3 => (any::<Index>(), 0..10u8).prop_map(|(index, how)| Damage::Alter(index, how)),
+        3 => (any::<Index>(), 0..=10u8).prop_map(|(index, how)| Damage::Alter(index, how)),
     ];
     prop::collection::vec(damage, 1..=4)
 }
@@ -293,9 +296,21 @@ fn alter(objects: &mut Objects, index: Index, how: u8) {
         7 => one(index, tables.flat_map(|table| table.chains.values_mut()), |chain| drop(chain.rules.pop())),
         8 => one(index, tables.flat_map(|table| table.chains.values_mut()), |chain| chain.priority += 1),
         // A map of another type: an older meshd's, say.
-        _ => one(index, tables.flat_map(|table| table.maps.values_mut()), |map| {
+        9 => one(index, tables.flat_map(|table| table.maps.values_mut()), |map| {
             map.elements.clear();
             map.kind = if map.kind == MapKind::Mark { MapKind::Address(Family::V4) } else { MapKind::Mark };
         }),
+        _ => one(index, objects.links.clone().into_keys(), |id| replace(objects, &id)),
     }
+}
+
+/// Someone makes a link anew, as something else, and gives it the addresses and routes that it had.
+fn replace(objects: &mut Objects, id: &LinkId) {
+    let before = objects.clone();
+    fake::apply(objects, &Step::DeleteLink(id.clone())).unwrap();
+    let strange = LinkKind::Vxlan { vni: 0, port: 0, local: None };
+    objects.links.insert(id.clone(), Link { kind: strange, ..before.links[id].clone() });
+    objects.addresses.extend(before.addresses.into_iter().filter(|address| address.link == *id));
+    objects.routes.extend(before.routes.into_iter().filter(|route| route.link == *id));
+    objects.sysctls.extend(before.sysctls);
 }

@@ -3,7 +3,7 @@
 use meshd::dataplane;
 use meshd::kernel::fake;
 use meshd::objects::{Netns, Objects};
-use meshd::plan::{Plan, diff};
+use meshd::plan::{Plan, Step, diff};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -90,6 +90,23 @@ proptest! {
             }
         }
         check_leads_to(&reached, &b);
+    }
+
+    #[test]
+    fn no_step_is_in_vain(related in related()) {
+        let (mut reached, b) = related.objects();
+        for step in diff(&reached.clone(), &b).steps {
+            let before = reached.clone();
+            fake::apply(&mut reached, &step).unwrap();
+            let excused = match step {
+                // Other people's flows are not seen here.
+                Step::TakeOver { .. } => true,
+                // May have gone with something else: the other end of a veth, a link, a route in its place.
+                Step::DeleteLink(_) | Step::RestoreSysctl { .. } | Step::DeleteRoute(_) => true,
+                _ => false,
+            };
+            prop_assert!(excused || before != reached, "{}", step);
+        }
     }
 
     #[test]

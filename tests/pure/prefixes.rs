@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use meshd::dataplane;
 use meshd::kernel::fake;
-use meshd::mesh::Mesh;
-use meshd::objects::{Action, Family, Hook, MapValue, Mark, Netns, Objects, PortRange, Protocol, VirtualKey};
+use meshd::mesh::{Backend, Mesh};
+use meshd::objects::{
+    Action, Family, Hook, MapValue, Mark, Netns, Objects, PortRange, Protocol, Surroundings, VirtualKey,
+};
 use meshd::plan::{Plan, Step, diff};
 use proptest::prelude::*;
 
+use super::build::{backend, node, port, serving, tcp};
 use super::mutations::{Related, related};
 use super::tracer::{Origin, Story, Tracer, packet};
 
@@ -201,4 +205,38 @@ fn is_ours(step: &Step, related: &Related) -> bool {
         // The others carry a part of our namespaces or of our table, which cannot be anyone else's.
         _ => true,
     }
+}
+
+/// The steps about backends, in order.
+#[track_caller]
+fn check_order(before: &[(&str, u32)], after: &[(&str, u32)], expected: &[&str]) {
+    let mesh = |backends: &[(&str, u32)]| {
+        let backends: Vec<_> =
+            backends.iter().map(|(address, weight)| Backend { weight: *weight, ..backend(address) }).collect();
+        serving(node(), "web", [port(tcp(80, 80), 80, backends)])
+    };
+    let lower = |backends| dataplane::objects(&mesh(backends), &Surroundings::default());
+    let plan = diff(&lower(before), &lower(after));
+    let steps: Vec<String> = plan.steps.iter().map(|step| step.to_string()).collect();
+    let service = "tcp 80 ipv4 (mark 0x10050)";
+    let expected: Vec<String> = expected.iter().map(|step| format!("{step} {service}")).collect();
+    assert_eq!(steps, expected);
+}
+
+#[test]
+fn a_backend_rests_only_when_another_works() {
+    check_order(
+        &[("10.255.0.4", 1), ("10.255.0.5", 0)],
+        &[("10.255.0.4", 0), ("10.255.0.5", 1)],
+        &["set backend 10.255.0.5:80 weight 1 of", "set backend 10.255.0.4:80 weight 0 of"],
+    );
+}
+
+#[test]
+fn a_backend_goes_only_when_another_has_come() {
+    check_order(
+        &[("10.255.0.4", 1)],
+        &[("10.255.0.5", 1)],
+        &["add backend 10.255.0.5:80 weight 1 to", "delete backend 10.255.0.4:80 from"],
+    );
 }

@@ -146,6 +146,18 @@ impl<'a> Tracer<'a> {
         }
     }
 
+    /// The mark of an answer that comes into the sandbox from the overlay.
+    pub fn mark_of_answer(&self, protocol: Protocol, port: u16) -> Option<Mark> {
+        let answer = packet(Origin::Outside, "10.255.0.3", protocol, port);
+        let Packet { source, destination, .. } = answer;
+        let (netns, interface_in) = (Netns::Sandbox, Some("eth0"));
+        let view = View { netns, interface_in, interface_out: None, source, destination, protocol, port, mark: None };
+        match self.rules(Hook::Prerouting, &view) {
+            Outcome::Mark(mark) => Some(mark),
+            _ => None,
+        }
+    }
+
     /// From the host's NAT to the backends.
     fn publish(&self, packet: Packet, mut view: View<'a>) -> Told<Vec<Arrival>> {
         let family = Family::of(&view.destination);

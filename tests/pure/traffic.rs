@@ -121,6 +121,15 @@ fn a_backend_on_the_node_whose_own_port_is_published_is_not_led_in_a_circle() {
     check(&mesh, Origin::Outside, NODE[0], Protocol::Tcp, 80, "reaches 192.168.50.1:80 with source 169.254.77.2");
 }
 
+#[test]
+fn an_answer_to_a_client_whose_port_is_published_gets_no_mark() {
+    let objects = lowered(&example());
+    let tracer = Tracer { objects: &objects, drops: &BTreeSet::new() };
+    for (protocol, number) in [(Protocol::Tcp, 20229), (Protocol::Udp, 53), (Protocol::Tcp, 30050)] {
+        assert_eq!(tracer.mark_of_answer(protocol, number), None);
+    }
+}
+
 /// Who is to answer at a published port, and whom the backends are to see.
 fn expected(mesh: &Mesh, port: &Port, number: u16, family: Family) -> Vec<Arrival> {
     let ingress: Option<(ipnetwork::IpNetwork, IpAddr)> = match family {

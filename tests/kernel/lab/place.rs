@@ -95,6 +95,10 @@ impl Place {
     pub fn datagrams(&self, from_port: u16, to: &str) -> Datagrams {
         let to = address(to);
         let socket = self.socket(Protocol::Udp, &to).expect("a UDP socket");
+        if to.is_ipv6() {
+            // The same port of the other family is another's.
+            setsockopt(&socket, sockopt::Ipv6V6Only, &true).expect("an IPv6 socket");
+        }
         let any = if to.is_ipv4() { format!("0.0.0.0:{from_port}") } else { format!("[::]:{from_port}") };
         bind(socket.as_raw_fd(), &SockaddrStorage::from(address(&any))).expect("the port is free");
         connect(socket.as_raw_fd(), &SockaddrStorage::from(to)).unwrap_or_else(|error| panic!("to {to}: {error}"));
