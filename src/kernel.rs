@@ -26,7 +26,7 @@ use std::path::PathBuf;
 pub use nix::errno::Errno;
 
 use crate::objects::{Mac, Netns, NetnsRef, Objects, Opening, PortRange, VirtualKey};
-use crate::plan::Step;
+use crate::plan::{Blocked, Step};
 use ipvs::{Ipvs, ServiceCounters};
 use link::Links;
 use nft::Nft;
@@ -50,6 +50,8 @@ pub enum Error {
     NoSandbox,
     #[error("cannot enter a namespace")]
     Enter(#[source] io::Error),
+    #[error("not done, since a step that it needs failed")]
+    Blocked,
     /// Several take-overs are one pass over the table, and fail together.
     #[error("cannot search connection tracking: {0}")]
     TakeOver(String),
@@ -179,40 +181,49 @@ impl Kernel {
     }
 
     /// Does the steps, in order. Steps of one kind that follow one another go to the kernel together. One
-    /// outcome for each step: one that fails does not stop the others.
+    /// outcome for each step: one that fails does not stop the others, but for those that it blocks.
     pub fn apply(&mut self, steps: &[Step]) -> Vec<Result<()>> {
         let mut outcomes = Vec::with_capacity(steps.len());
+        let mut blocked = Blocked::default();
         let mut rest = steps;
         while let Some(first) = rest.first() {
-            let place = batch_of(first);
+            let batch = batch_of(first);
             let length =
-                if place == Batch::Alone { 1 } else { rest.iter().take_while(|step| batch_of(step) == place).count() };
+                if batch == Batch::Alone { 1 } else { rest.iter().take_while(|step| batch_of(step) == batch).count() };
             let (run, after) = rest.split_at(length);
-            outcomes.extend(self.apply_run(place, run));
+            let free: Vec<&Step> = run.iter().filter(|step| !blocked.blocks(step)).collect();
+            let mut done = self.apply_run(batch, &free).into_iter();
+            for step in run {
+                let outcome =
+                    if blocked.blocks(step) { Err(Error::Blocked) } else { done.next().unwrap_or(Err(Error::Blocked)) };
+                outcomes.push(outcome);
+            }
+            for (step, outcome) in run.iter().zip(&outcomes[outcomes.len() - run.len()..]) {
+                blocked.note(step, outcome.is_ok());
+            }
             rest = after;
         }
         outcomes
     }
 
-    fn apply_run(&mut self, batch: Batch, run: &[Step]) -> Vec<Result<()>> {
-        let steps: Vec<&Step> = run.iter().collect();
+    fn apply_run(&mut self, batch: Batch, steps: &[&Step]) -> Vec<Result<()>> {
         let all = |outcome: Vec<socket::Result<()>>| outcome.into_iter().map(|one| one.map_err(Error::from)).collect();
-        let nobody = || run.iter().map(|_| Err(Error::NoSandbox)).collect();
+        let nobody = || steps.iter().map(|_| Err(Error::NoSandbox)).collect();
         match batch {
-            Batch::Nft(Netns::Host) => all(self.host.apply(&steps)),
+            Batch::Nft(Netns::Host) => all(self.host.apply(steps)),
             Batch::Nft(_) => match &mut self.sandbox {
-                Some(sandbox) => all(sandbox.nft.apply(&steps)),
+                Some(sandbox) => all(sandbox.nft.apply(steps)),
                 None => nobody(),
             },
             Batch::Ipvs => match &mut self.sandbox {
-                Some(sandbox) => all(sandbox.ipvs.apply(&steps)),
+                Some(sandbox) => all(sandbox.ipvs.apply(steps)),
                 None => nobody(),
             },
             Batch::TakeOver => {
-                let failure = self.take_over(&steps).err().map(|error| error.to_string());
-                run.iter().map(|_| failure.clone().map_or(Ok(()), |text| Err(Error::TakeOver(text)))).collect()
+                let failure = self.take_over(steps).err().map(|error| error.to_string());
+                steps.iter().map(|_| failure.clone().map_or(Ok(()), |text| Err(Error::TakeOver(text)))).collect()
             }
-            Batch::Alone => run.iter().map(|step| self.apply_one(step)).collect(),
+            Batch::Alone => steps.iter().map(|step| self.apply_one(step)).collect(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! on the host. Then what is not wanted goes, from the outside in. So at every prefix of a plan a published
 //! port leads to a mark that has its service, and no port loses its last backend before it is unpublished.
 
+mod blocked;
 mod links;
 mod maps;
 mod services;
@@ -12,6 +13,8 @@ mod step;
 
 use std::fmt;
 
+pub use blocked::Blocked;
+pub use maps::take_overs;
 pub use step::Step;
 
 use crate::objects::{Netns, Objects};

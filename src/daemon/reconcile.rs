@@ -30,6 +30,7 @@ const PASSES: usize = 3;
 /// What is remembered from one look to the next.
 #[derive(Debug, Default)]
 pub struct Reconciler {
+    started: bool,
     /// What failed last time, so that the same is not said again and again.
     failures: Vec<String>,
     /// The steps that failed.
@@ -50,15 +51,30 @@ impl Reconciler {
         metrics: &Metrics,
     ) -> anyhow::Result<()> {
         let seen = kernel.observe(wanted).context("cannot read what the kernel holds")?;
-        let plan = plan::diff(&seen, wanted);
+        let mut plan = plan::diff(&seen, wanted);
         self.changed = !plan.is_empty();
         announce(&plan, &self.unfinished);
+        self.take_over_later(&mut plan, wanted);
         let (unfinished, failures): (Vec<Step>, Vec<String>) = carry_out(kernel, &plan, mesh).into_iter().unzip();
         self.unfinished = unfinished;
         metrics.steps.with_label_values(&["failed"]).inc_by(failures.len() as u64);
         metrics.steps.with_label_values(&["done"]).inc_by((plan.steps.len() - failures.len()) as u64);
         self.remember(failures);
         Ok(())
+    }
+
+    /// A take-over leaves nothing that could be seen. So those that failed are tried again, and at the start all
+    /// are done: the one before us may have ended between a port's publishing and its take-over.
+    fn take_over_later(&mut self, plan: &mut Plan, wanted: &Objects) {
+        let is_take_over = |step: &Step| matches!(step, Step::TakeOver { .. });
+        let due = if self.started {
+            self.unfinished.iter().filter(|step| is_take_over(step)).cloned().collect()
+        } else {
+            plan.steps.retain(|step| !is_take_over(step));
+            plan::take_overs(wanted)
+        };
+        plan.steps.extend(due);
+        self.started = true;
     }
 
     fn remember(&mut self, failures: Vec<String>) {

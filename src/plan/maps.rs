@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Difference, Step};
-use crate::objects::{Map, MapKind, MapValue, Netns, PortRange, Protocol, Table};
+use crate::objects::{Map, MapKind, MapValue, Netns, Objects, PortRange, Protocol, Table};
 
 type Elements = BTreeMap<PortRange, MapValue>;
 
@@ -68,7 +68,7 @@ impl Difference<'_> {
                 } else {
                     steps.push(edit(Vec::new(), vec![(*port, *value)]));
                 }
-                if matches!(map.kind, MapKind::Address(_)) && port.protocol == Protocol::Udp {
+                if is_taken_over(map, port) {
                     taken_over.insert(*port);
                 }
             }
@@ -76,11 +76,7 @@ impl Difference<'_> {
                 steps.push(edit(remove.into_iter().collect(), replace));
             }
         }
-        steps.extend(taken_over.into_iter().map(|PortRange { protocol, first, last }| Step::TakeOver {
-            protocol,
-            first,
-            last,
-        }));
+        steps.extend(taken_over.iter().map(take_over));
     }
 
     pub(super) fn unpublish(&self, netns: Netns, steps: &mut Vec<Step>) {
@@ -119,6 +115,22 @@ impl Difference<'_> {
         let maps = seen.maps.keys().filter(|name| !wanted.maps.contains_key(*name));
         steps.extend(maps.map(|name| Step::DeleteMap { netns, name: name.clone() }));
     }
+}
+
+/// Take-overs of all ports that are published, for who does not know which were done.
+pub fn take_overs(objects: &Objects) -> Vec<Step> {
+    let maps = objects.tables.get(&Netns::Host).into_iter().flat_map(|table| table.maps.values());
+    let published = maps.flat_map(|map| map.elements.keys().filter(|port| is_taken_over(map, port)));
+    published.collect::<BTreeSet<_>>().into_iter().map(take_over).collect()
+}
+
+/// Whether older flows to a port of that map stay on their old way: datagrams have no beginning that is seen.
+fn is_taken_over(map: &Map, port: &PortRange) -> bool {
+    matches!(map.kind, MapKind::Address(_)) && port.protocol == Protocol::Udp
+}
+
+fn take_over(port: &PortRange) -> Step {
+    Step::TakeOver { protocol: port.protocol, first: port.first, last: port.last }
 }
 
 /// Whether a seen element that is not wanted went when another came in its place.

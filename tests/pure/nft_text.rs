@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use meshd::dataplane;
 use meshd::mesh::Mesh;
-use meshd::objects::{Family, MapKind, MapValue, Netns, Surroundings, TABLE, Table};
+use meshd::objects::{Family, MapKind, MapValue, Netns, PortRange, Surroundings, TABLE, Table};
 
 use super::build::{attached, backend, node, port, serving, tcp, udp, with_v6};
 
@@ -25,7 +25,7 @@ fn text(table: &Table) -> String {
         if map.ranges {
             writeln!(out, "\t\tflags interval").unwrap();
         }
-        let element = |(ports, value): (&meshd::objects::PortRange, &MapValue)| {
+        let element = |(ports, value): (&PortRange, &MapValue)| {
             let last = if ports.is_single() { String::new() } else { format!("-{}", ports.last) };
             // nft writes all of a mark's digits.
             let value = match value {

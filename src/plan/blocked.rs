@@ -1,0 +1,126 @@
+//! What must not be done because a step before it failed.
+//!
+//! Steps are independent of one another, but for one thing: a published port must lead to a service that has
+//! a destination. So a port whose service could not be made stays unpublished, and a port that could not be
+//! unpublished keeps its mark and its service, until the next pass.
+
+use std::collections::BTreeSet;
+
+use super::Step;
+use crate::objects::{Family, MapValue, Mark, PortRange, VirtualKey};
+
+#[derive(Clone, Debug, Default)]
+pub struct Blocked {
+    /// Services that were made and have no destination yet, and those that were not made.
+    barren: BTreeSet<VirtualKey>,
+    /// Ports that are still mapped where they should not be.
+    mapped: BTreeSet<Mark>,
+}
+
+impl Blocked {
+    /// Tells how a step went.
+    pub fn note(&mut self, step: &Step, done: bool) {
+        match step {
+            Step::AddService { key, .. } => {
+                self.barren.insert(*key);
+            }
+            Step::AddDestination { service, .. } if done => {
+                self.barren.remove(service);
+            }
+            Step::EditMap { remove, .. } if !done => self.mapped.extend(remove.iter().map(|(port, _)| port.mark())),
+            _ => {}
+        }
+    }
+
+    /// Whether that step has to wait for the next pass.
+    pub fn blocks(&self, step: &Step) -> bool {
+        match step {
+            Step::EditMap { remove, add, .. } => {
+                add.iter().any(|(port, value)| self.leads_nowhere(port, value))
+                    || remove.iter().any(|(port, _)| self.mapped.contains(&port.mark()))
+            }
+            Step::DeleteService(key) => self.mapped.contains(&key.mark),
+            _ => false,
+        }
+    }
+}
+
+impl Blocked {
+    /// Only on the host is a port published; a mark that nothing leads to does no harm.
+    fn leads_nowhere(&self, port: &PortRange, value: &MapValue) -> bool {
+        match value {
+            MapValue::Address(ip) => self.barren.contains(&VirtualKey { mark: port.mark(), family: Family::of(ip) }),
+            MapValue::Mark(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::{
+        Destination, DestinationKey, Family, MapValue, Netns, PortRange, Protocol, Scheduler, SchedulerFlags,
+        VirtualKey, VirtualService,
+    };
+
+    const PORT: PortRange = PortRange { protocol: Protocol::Tcp, first: 80, last: 80 };
+
+    fn key() -> VirtualKey {
+        VirtualKey { mark: PORT.mark(), family: Family::V4 }
+    }
+
+    fn add_service() -> Step {
+        let service = VirtualService {
+            scheduler: Scheduler::RoundRobin,
+            flags: SchedulerFlags::default(),
+            persistence: None,
+            one_packet: false,
+            destinations: Default::default(),
+        };
+        Step::AddService { key: key(), service }
+    }
+
+    fn add_destination(last: u8) -> Step {
+        let key = DestinationKey { address: [10, 0, 0, last].into(), port: 80 };
+        Step::AddDestination { service: self::key(), key, destination: Destination { weight: 1 } }
+    }
+
+    fn edit(remove: &[PortRange], add: &[PortRange]) -> Step {
+        let sandbox = MapValue::Address([169, 254, 77, 2].into());
+        let with = |ports: &[PortRange]| ports.iter().map(|port| (*port, sandbox)).collect();
+        Step::EditMap { netns: Netns::Host, name: "m".into(), ranges: false, remove: with(remove), add: with(add) }
+    }
+
+    #[test]
+    fn a_port_is_published_once_its_service_has_one_destination() {
+        let mut blocked = Blocked::default();
+        assert!(!blocked.blocks(&edit(&[], &[PORT])));
+        blocked.note(&add_service(), true);
+        assert!(blocked.blocks(&edit(&[], &[PORT])));
+        blocked.note(&add_destination(1), false);
+        assert!(blocked.blocks(&edit(&[], &[PORT])));
+        blocked.note(&add_destination(2), true);
+        assert!(!blocked.blocks(&edit(&[], &[PORT])));
+    }
+
+    #[test]
+    fn a_port_whose_service_was_refused_stays_unpublished_and_others_do_not() {
+        let mut blocked = Blocked::default();
+        blocked.note(&add_service(), false);
+        assert!(blocked.blocks(&edit(&[], &[PORT])));
+        assert!(!blocked.blocks(&edit(&[], &[PortRange::single(Protocol::Udp, 80)])));
+        let v6 = vec![(PORT, MapValue::Address("fd00::2".parse().unwrap()))];
+        let v6 = Step::EditMap { netns: Netns::Host, name: "m".into(), ranges: false, remove: Vec::new(), add: v6 };
+        assert!(!blocked.blocks(&v6), "one family's trouble is not the other's");
+    }
+
+    #[test]
+    fn a_port_that_could_not_be_unpublished_keeps_its_service() {
+        let mut blocked = Blocked::default();
+        blocked.note(&edit(&[PORT], &[]), true);
+        assert!(!blocked.blocks(&Step::DeleteService(key())));
+        blocked.note(&edit(&[PORT], &[]), false);
+        assert!(blocked.blocks(&Step::DeleteService(key())));
+        assert!(blocked.blocks(&edit(&[PORT], &[])));
+    }
+}
