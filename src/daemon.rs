@@ -9,7 +9,7 @@ mod reconcile;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use sd_notify::NotifyState;
@@ -25,11 +25,10 @@ use crate::config::{Config, OnStop};
 use crate::kernel::lock::Lock;
 use crate::kernel::surroundings::host_name;
 use crate::kernel::{Kernel, Names, ipvs, probe};
-use crate::mesh::{Ingress, Mesh};
+use crate::mesh::Mesh;
 use crate::metrics::{self, Metrics, Traffic};
-use crate::objects::Objects;
+use crate::plan::{self, Plan};
 use crate::source::file;
-use crate::{dataplane, plan};
 use reconcile::{Pace, Reconciler};
 
 /// All that can happen to the daemon.
@@ -85,10 +84,11 @@ pub fn names(config: Option<&Config>) -> Names {
     }
 }
 
-/// What should be in this kernel, on this host.
-pub fn wanted(kernel: &mut Kernel, mesh: &Mesh) -> anyhow::Result<Objects> {
-    let surroundings = kernel.surroundings(mesh.address).context("cannot look around on this host")?;
-    Ok(dataplane::objects(mesh, &surroundings))
+/// The plan that would be carried out now.
+pub fn dry_run(config: &Config) -> anyhow::Result<Plan> {
+    let mut kernel = Kernel::open(names(Some(config)))?;
+    let wanted = reconcile::wanted(&mut kernel, &config.mesh(&host_name()))?;
+    Ok(plan::diff(&kernel.observe(&wanted)?, &wanted))
 }
 
 /// Removes all that is ours, from whatever state.
@@ -184,26 +184,7 @@ impl Daemon {
     }
 
     fn reconcile(&mut self) {
-        let mut steps_ok = true;
-        let started = Instant::now();
-        let outcome = wanted(&mut self.kernel, &self.mesh)
-            .and_then(|wanted| self.reconciler.converge(&mut self.kernel, &wanted, &self.mesh, &self.metrics));
-        if let Err(error) = outcome {
-            error!("cannot compare the kernel with what is wanted: {error:#}");
-            self.reconciler.failed();
-            steps_ok = false;
-        }
-        self.reconciler.took(started.elapsed());
-        self.metrics.last_duration.set(started.elapsed().as_secs_f64());
-        let result = match (steps_ok && !self.reconciler.is_failing(), self.reconciler.changed()) {
-            (false, _) => "failed",
-            (true, true) => "changed",
-            (true, false) => "clean",
-        };
-        self.metrics.reconciles.with_label_values(&[result]).inc();
-        if result != "failed" {
-            self.metrics.last_success.set(unix_time());
-        }
+        self.reconciler.reconcile(&mut self.kernel, &self.mesh, &self.metrics);
         self.metrics.services.set(self.mesh.services.len() as i64);
         let ports = self.mesh.services.iter().flat_map(|service| &service.ports);
         self.metrics.ports.set(ports.clone().count() as i64);
@@ -321,22 +302,4 @@ async fn scrape(events: mpsc::Sender<Event>) -> Result<String, String> {
 fn notify(states: &[NotifyState]) {
     // Without systemd there is no one to tell.
     let _ = sd_notify::notify(states);
-}
-
-fn unix_time() -> f64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs_f64()
-}
-
-/// Kept here so that preflight and reload speak of subnets alike.
-fn subnets(ingress: &Ingress) -> impl Iterator<Item = (&'static str, ipnetwork::IpNetwork)> {
-    let v4 = ingress.v4.map(|endpoint| ("[ingress] subnet", endpoint.subnet.into()));
-    let v6 = ingress.v6.map(|endpoint| ("[ingress] subnet6", endpoint.subnet.into()));
-    v4.into_iter().chain(v6)
-}
-
-/// The plan that would be carried out now.
-pub fn dry_run(config: &Config) -> anyhow::Result<plan::Plan> {
-    let mut kernel = Kernel::open(names(Some(config)))?;
-    let wanted = wanted(&mut kernel, &config.mesh(&host_name()))?;
-    Ok(plan::diff(&kernel.observe(&wanted)?, &wanted))
 }

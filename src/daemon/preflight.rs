@@ -3,10 +3,9 @@
 use ipnetwork::IpNetwork;
 use tracing::warn;
 
-use super::subnets;
 use crate::kernel::surroundings::legacy_filters;
 use crate::kernel::{Kernel, Result, listeners};
-use crate::mesh::Mesh;
+use crate::mesh::{Ingress, Mesh};
 
 /// Why this mesh cannot be on this host, each with what to do.
 pub fn problems(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
@@ -71,6 +70,12 @@ fn warn_of_drops(kernel: &mut Kernel, mesh: &Mesh) {
              from outside until you run `nft insert rule {chain} iifname {bridge} accept` and `nft insert rule {chain} oifname {bridge} accept`"
         );
     }
+}
+
+fn subnets(ingress: &Ingress) -> impl Iterator<Item = (&'static str, IpNetwork)> {
+    let v4 = ingress.v4.map(|endpoint| ("[ingress] subnet", endpoint.subnet.into()));
+    let v6 = ingress.v6.map(|endpoint| ("[ingress] subnet6", endpoint.subnet.into()));
+    v4.into_iter().chain(v6)
 }
 
 fn overlap(one: &IpNetwork, other: &IpNetwork) -> bool {

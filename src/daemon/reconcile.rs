@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tracing::{debug, error, info};
 
+use crate::dataplane;
 use crate::kernel::{self, Errno, Kernel};
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
@@ -27,6 +28,12 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 /// Removing everything may need another look, where one thing held another.
 const PASSES: usize = 3;
 
+/// What should be in this kernel, on this host.
+pub fn wanted(kernel: &mut Kernel, mesh: &Mesh) -> anyhow::Result<Objects> {
+    let surroundings = kernel.surroundings(mesh.address).context("cannot look around on this host")?;
+    Ok(dataplane::objects(mesh, &surroundings))
+}
+
 /// What is remembered from one look to the next.
 #[derive(Debug, Default)]
 pub struct Reconciler {
@@ -37,30 +44,58 @@ pub struct Reconciler {
     unfinished: Vec<Step>,
     /// How often in a row something failed.
     tries: u32,
-    changed: bool,
     took: Duration,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Clean,
+    Changed,
+    /// Some step, or the look itself.
+    Failed,
+}
+
+impl Outcome {
+    fn label(self) -> &'static str {
+        match self {
+            Outcome::Clean => "clean",
+            Outcome::Changed => "changed",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
 impl Reconciler {
-    /// Looks at the kernel and does what is missing.
-    pub fn converge(
-        &mut self,
-        kernel: &mut Kernel,
-        wanted: &Objects,
-        mesh: &Mesh,
-        metrics: &Metrics,
-    ) -> anyhow::Result<()> {
-        let seen = kernel.observe(wanted).context("cannot read what the kernel holds")?;
-        let mut plan = plan::diff(&seen, wanted);
-        self.changed = !plan.is_empty();
+    /// Looks at the kernel, does what is missing, and tells the log and the metrics.
+    pub fn reconcile(&mut self, kernel: &mut Kernel, mesh: &Mesh, metrics: &Metrics) {
+        let start = Instant::now();
+        let outcome = self.converge(kernel, mesh, metrics).unwrap_or_else(|error| {
+            error!("cannot compare the kernel with what is wanted: {error:#}");
+            self.tries += 1;
+            Outcome::Failed
+        });
+        self.took = start.elapsed();
+        metrics.last_duration.set(self.took.as_secs_f64());
+        metrics.reconciles.with_label_values(&[outcome.label()]).inc();
+        if outcome != Outcome::Failed {
+            metrics.last_success.set(unix_time());
+        }
+    }
+
+    fn converge(&mut self, kernel: &mut Kernel, mesh: &Mesh, metrics: &Metrics) -> anyhow::Result<Outcome> {
+        let wanted = wanted(kernel, mesh)?;
+        let seen = kernel.observe(&wanted).context("cannot read what the kernel holds")?;
+        let mut plan = plan::diff(&seen, &wanted);
         announce(&plan, &self.unfinished);
-        self.take_over_later(&mut plan, wanted);
+        let outcome = if plan.is_empty() { Outcome::Clean } else { Outcome::Changed };
+        self.take_over_later(&mut plan, &wanted);
         let (unfinished, failures): (Vec<Step>, Vec<String>) = carry_out(kernel, &plan, mesh).into_iter().unzip();
         self.unfinished = unfinished;
         metrics.steps.with_label_values(&["failed"]).inc_by(failures.len() as u64);
         metrics.steps.with_label_values(&["done"]).inc_by((plan.steps.len() - failures.len()) as u64);
+        let failed = !failures.is_empty();
         self.remember(failures);
-        Ok(())
+        Ok(if failed { Outcome::Failed } else { outcome })
     }
 
     /// A take-over leaves nothing that could be seen. So those that failed are tried again, and at the start all
@@ -94,27 +129,9 @@ impl Reconciler {
         self.failures = failures;
     }
 
-    /// The look itself failed.
-    pub fn failed(&mut self) {
-        self.tries += 1;
-        self.changed = false;
-    }
-
     /// What failed may have become possible: the backoff begins anew.
     pub fn try_again_soon(&mut self) {
         self.tries = self.tries.min(1);
-    }
-
-    pub fn is_failing(&self) -> bool {
-        self.tries > 0
-    }
-
-    pub fn changed(&self) -> bool {
-        self.changed
-    }
-
-    pub fn took(&mut self, time: Duration) {
-        self.took = time;
     }
 
     /// How long until the next look.
@@ -185,6 +202,10 @@ fn carry_out(kernel: &mut Kernel, plan: &Plan, mesh: &Mesh) -> Vec<(Step, String
             (step.clone(), line)
         })
         .collect()
+}
+
+fn unix_time() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// What an operator can do about it, where that is known.
@@ -270,7 +291,7 @@ mod tests {
     #[test]
     fn looks_that_take_long_are_further_apart() {
         let mut reconciler = Reconciler::default();
-        reconciler.took(Duration::from_secs(2));
+        reconciler.took = Duration::from_secs(2);
         assert_eq!(reconciler.pause(), Duration::from_secs(100));
     }
 
@@ -285,7 +306,7 @@ mod tests {
         pace.hurry(told + Duration::from_secs(5));
         assert_eq!(pace.next(&reconciler), told + SETTLE);
         // Words without end do not make looks without end.
-        reconciler.took(Duration::from_secs(2));
+        reconciler.took = Duration::from_secs(2);
         assert_eq!(pace.next(&reconciler), start + Duration::from_secs(8));
         pace.looked(start + Duration::from_secs(8));
         assert_eq!(pace.next(&reconciler), start + Duration::from_secs(108));

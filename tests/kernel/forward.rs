@@ -40,7 +40,7 @@ fn a_policy_of_drop_is_opened_for_the_bridge() {
     let Some(lab) = Lab::new() else { return };
     let _backends = lab.kafka(&[Tcp]);
     drop_forwarded(&lab.node);
-    let before = lab.node.run("nft list ruleset");
+    let before = lab.node.run("nft -s list ruleset");
     let meshd = lab.start(&kafka(&lab));
     is_reachable(&lab);
     assert_eq!(openings(&lab.node), two_each("FORWARD"));
@@ -60,7 +60,7 @@ fn a_policy_of_drop_is_opened_for_the_bridge() {
     assert!(meshd.stop().success());
     is_reachable(&lab);
     assert!(lab.meshd(&["--cleanup"]).status.success());
-    assert_eq!(lab.node.run("nft list ruleset"), before);
+    assert_eq!(lab.node.run("nft -s list ruleset"), before);
 }
 
 #[test]
@@ -73,13 +73,13 @@ fn docker_leaves_a_chain_to_operators() {
             lab.node.run(&format!("{iptables} {line}"));
         }
     }
-    let before = lab.node.run("nft list ruleset");
+    let before = lab.node.run("nft -s list ruleset");
     let meshd = lab.start(&kafka(&lab));
     is_reachable(&lab);
     assert_eq!(openings(&lab.node), two_each("DOCKER-USER"));
     assert!(meshd.stop().success());
     assert!(lab.meshd(&["--cleanup"]).status.success());
-    assert_eq!(lab.node.run("nft list ruleset"), before);
+    assert_eq!(lab.node.run("nft -s list ruleset"), before);
 }
 
 /// firewalld's way, and its own table; and the firewall comes after meshd.

@@ -34,7 +34,6 @@ fn clients_stay_or_spread_as_they_should() {
         port = [
             {{ published = 1001, target = 9092, scheduler = "sh" }},
             {{ published = 1002, target = 9092, scheduler = "mh" }},
-            {{ published = 1003, target = 9092, persistence = 60, persistence_mask = "255.255.255.0" }},
             {{ published = 2001, target = 9092, scheduler = "lc" }},
             {{ published = 2002, target = 9092, scheduler = "sh", scheduler_flags = ["sh-port", "sh-fallback"] }},
             {{ published = 2003, target = 9092, scheduler = "mh", scheduler_flags = ["mh-port", "mh-fallback"] }},
@@ -43,7 +42,7 @@ fn clients_stay_or_spread_as_they_should() {
         ]{BACKENDS4}"#
     )));
     let ask = |port: u16| lab.client.ask_times(12, Tcp, &format!("192.168.50.1:{port}"));
-    for port in [1001, 1002, 1003] {
+    for port in [1001, 1002] {
         let answers = ask(port);
         assert_eq!(tally(&answers).len(), 1, "port {port}: the client did not stay: {:?}", tally(&answers));
     }
@@ -62,7 +61,6 @@ fn clients_stay_or_spread_as_they_should() {
     let services = lab.sandbox().ipvs();
     for (mark, options) in [
         (0x10000 | 1001, "-s sh"),
-        (0x10000 | 1003, "-s rr -p 60 -M 255.255.255.0"),
         (0x10000 | 2002, "-s sh -b sh-fallback,sh-port"),
         (0x10000 | 2003, "-s mh -b mh-fallback,mh-port"),
         (0x20000 | 3002, "-s rr -o"),
@@ -98,20 +96,44 @@ fn every_scheduler_of_the_kernel_is_accepted() {
     }
 }
 
-/// Persistence shows in ipvsadm's templates: entries of the connection table without a client's port.
-#[test]
-fn persistence_is_kept_per_client() {
+/// To the node each address is a client, as it comes: from outside and from itself.
+fn persistence(target: u16) {
     let Some(lab) = Lab::new() else { return };
-    let _backends = lab.kafka(&[Tcp]);
+    let _backends = lab.kafka(&[Tcp, Udp]);
     let _meshd = lab.start(&lab.config().service(&format!(
-        "name = 'kafka'\npersistence = 60\nport = [{{ published = 20229, target = 9092 }}]{BACKENDS4}"
+        r#"
+        name = "kafka"
+        persistence = 60
+        port = [
+            {{ published = {target}, target = 9092 }},
+            {{ published = {target}, target = 9092, protocol = "udp", persistence_mask = "255.255.255.0" }},
+        ]{BACKENDS4}"#
     )));
-    let outside = lab.client.ask_times(5, Tcp, "192.168.50.1:20229");
-    let node = lab.node.ask_times(5, Tcp, "192.168.50.1:20229");
-    assert_eq!((tally(&outside).len(), tally(&node).len()), (1, 1));
-    // Round robin gives the second client the next backend.
-    assert_ne!(outside[0].backend, node[0].backend);
-    assert!(lab.sandbox().run("ipvsadm -Ln").contains("persistent 60"));
-    let templates = || lab.sandbox().run("ipvsadm -Lnc").lines().filter(|line| line.contains(":0 ")).count();
-    eventually("a template for each client", || templates() == 2);
+    let node = format!("192.168.50.1:{target}");
+    for protocol in [Tcp, Udp] {
+        let outside = lab.client.ask_times(5, protocol, &node);
+        let own = lab.node.ask_times(5, protocol, &node);
+        assert_eq!((tally(&outside).len(), tally(&own).len()), (1, 1), "{outside:?} {own:?}");
+        // Round robin gives the second client the next backend.
+        assert_ne!(outside[0].backend, own[0].backend);
+    }
+    let services = lab.sandbox().ipvs();
+    for (mark, options) in [(0x10000, "-s rr -p 60"), (0x20000, "-s rr -p 60 -M 255.255.255.0")] {
+        let line = format!("-A -f {} {options}", mark | u32::from(target));
+        assert!(services.lines().any(|found| found.trim_end() == line), "{line}\n{services}");
+    }
+    // A template for each client and port: an entry of the connection table without a client's port.
+    let templates = || lab.sandbox().run("ipvsadm -Lnc").lines().filter(|line| line.starts_with("IP ")).count();
+    eventually("the templates", || templates() == 4);
+}
+
+#[test]
+fn persistence_keeps_a_client_at_its_backend() {
+    persistence(9092);
+}
+
+/// IPVS leaves the port of a persistent service by mark as it is.
+#[test]
+fn persistence_and_another_target_port() {
+    persistence(20229);
 }
