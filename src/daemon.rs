@@ -97,6 +97,7 @@ pub fn clean_up(config: Option<&Config>) -> anyhow::Result<ExitCode> {
     let lock = Lock::take(&names, "cleaning up")?;
     let mut kernel = Kernel::open(names.clone())?;
     let failed = reconcile::remove_all(&mut kernel)?;
+    kernel.remove_leftovers()?;
     drop(lock);
     if failed > 0 {
         error!(failed, "something of ours is left");

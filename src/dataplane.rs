@@ -8,6 +8,8 @@ mod host;
 mod ipvs;
 mod topology;
 
+pub use topology::HOST_END;
+
 use crate::mesh::{Mesh, Port};
 use crate::objects::{Family, Objects, Surroundings};
 

@@ -319,6 +319,12 @@ impl Kernel {
         Ok(())
     }
 
+    /// Removes the files that a crash left under /run/netns in our namespaces' names, with no namespace there.
+    pub fn remove_leftovers(&self) -> Result<()> {
+        let names = [Netns::Sandbox, Netns::Overlay].into_iter().filter_map(|netns| self.names.of(netns));
+        names.filter(|name| !netns::exists(name)).try_for_each(|name| Ok(netns::delete(&name)?))
+    }
+
     fn enter(&mut self, netns: Netns) -> Result<()> {
         let Some(name) = self.names.of(netns) else { return Ok(()) };
         self.links.enter(netns, netns::open(format!("/run/netns/{name}"))?)?;

@@ -111,7 +111,8 @@ fn every_key_is_read() {
         service = [
             { name = "dns", scheduler = "mh", scheduler_flags = ["mh-port", "mh-fallback"], persistence = 7,
               persistence_mask = "255.255.254.0", persistence_mask6 = 56, one_packet = false,
-              port = [{ published = "53", target = 5353, protocol = "sctp" }],
+              port = [{ published = "53", protocol = "sctp" },
+                      { published = 54, target = 5353, protocol = "sctp", persistence = 0 }],
               backend = [{ address = "2001:db8::1", weight = 0 }] },
         ]
         [node]
@@ -168,19 +169,21 @@ fn every_key_is_read() {
         timeouts: Timeouts { tcp: 2_147_483, tcp_fin: 1, udp: 30 },
         services: vec![Service {
             name: "dns".to_owned(),
-            ports: vec![Port {
-                published: PortRange::single(Protocol::Sctp, 53),
-                target: Some(5353),
-                scheduling: Scheduling {
-                    scheduler: Scheduler::Maglev,
-                    flags: SchedulerFlags { fallback: true, port: true },
-                    persistence: 7,
-                    persistence_mask: 23,
-                    persistence_mask6: 56,
-                    one_packet: false,
-                },
-                backends: vec![Backend { address: "2001:db8::1".parse().unwrap(), weight: 0, netns: None }],
-            }],
+            ports: [(53, 53, 7), (54, 5353, 0)]
+                .map(|(published, target, persistence)| Port {
+                    published: PortRange::single(Protocol::Sctp, published),
+                    target: Some(target),
+                    scheduling: Scheduling {
+                        scheduler: Scheduler::Maglev,
+                        flags: SchedulerFlags { fallback: true, port: true },
+                        persistence,
+                        persistence_mask: 23,
+                        persistence_mask6: 56,
+                        one_packet: false,
+                    },
+                    backends: vec![Backend { address: "2001:db8::1".parse().unwrap(), weight: 0, netns: None }],
+                })
+                .into(),
         }],
     };
     assert_eq!(config, expected);

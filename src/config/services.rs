@@ -124,12 +124,29 @@ fn port(
     if let (Some(At { value, at }), false) = (target, published.is_single()) {
         section.report(at, format!("`target` is {value}, but a range keeps its ports; to leave it out would do"));
     }
+    if let Some(At { value, at }) = target.filter(|target| published.is_single() && target.value != first) {
+        persistent_port_is_kept(section, &scheduling.values, first, value, at);
+    }
     Some(Port {
         published,
         target: published.is_single().then(|| target.map_or(first, |target| target.value)),
         scheduling: scheduling.values,
         backends: backends.unwrap_or_else(|| service_backends.to_vec()),
     })
+}
+
+/// A persistent service behind a mark keeps the packet's port, whatever port its destinations have: so IPVS's
+/// templates are made (Linux, ip_vs_sched_persist; seen on 6.1 and 6.12).
+fn persistent_port_is_kept(section: &Section<'_>, scheduling: &Scheduling, published: u16, target: u16, at: usize) {
+    if scheduling.persistence > 0 {
+        section.report(
+            at,
+            format!(
+                "`target` is {target}, but with `persistence` IPVS keeps the published port {published}; {published}, \
+                 or `scheduler` \"sh\" or \"mh\" in place of `persistence`, would do"
+            ),
+        );
+    }
 }
 
 /// Reads `published`: the first port and the last.

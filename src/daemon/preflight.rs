@@ -3,6 +3,7 @@
 use ipnetwork::IpNetwork;
 use tracing::warn;
 
+use crate::dataplane::HOST_END;
 use crate::kernel::surroundings::legacy_filters;
 use crate::kernel::{Kernel, Result, listeners};
 use crate::mesh::{Ingress, Mesh};
@@ -14,6 +15,11 @@ pub fn problems(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
     if kernel.links().is_foreign(bridge)? {
         problems.push(format!(
             "a link {bridge} exists that is not meshd's: choose another [gateway] bridge, or remove it with `ip link delete {bridge}`"
+        ));
+    }
+    if kernel.links().is_foreign(HOST_END)? {
+        problems.push(format!(
+            "a link {HOST_END} exists that is not meshd's: rename it, or remove it with `ip link delete {HOST_END}`"
         ));
     }
     let gateway =

@@ -290,8 +290,7 @@ mod tests {
 
     #[test]
     fn looks_that_take_long_are_further_apart() {
-        let mut reconciler = Reconciler::default();
-        reconciler.took = Duration::from_secs(2);
+        let reconciler = Reconciler { took: Duration::from_secs(2), ..Reconciler::default() };
         assert_eq!(reconciler.pause(), Duration::from_secs(100));
     }
 

@@ -16,7 +16,8 @@ pub const OVERLAY_LEG: &str = "eth0";
 pub const GATEWAY_LEG: &str = "eth1";
 /// The other ends of those two.
 const SANDBOX_PORT: &str = "sbox0";
-const HOST_END: &str = "mesh_sbox";
+/// On the host.
+pub const HOST_END: &str = "mesh_sbox";
 const OVERLAY_BRIDGE: &str = "br0";
 const TUNNEL: &str = "vxlan0";
 

@@ -10,6 +10,7 @@ mod wire;
 use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 
 use super::socket::{Error, Request, Result, Socket};
 use crate::objects::{DestinationKey, Family, Mark, Scheduler, SchedulerFlags, Timeouts, VirtualKey, VirtualService};
@@ -115,6 +116,7 @@ impl Ipvs {
     /// What is to be added and is there already is changed instead, after all other steps; what is to be
     /// deleted and is not there is deleted.
     pub fn apply(&mut self, steps: &[&Step]) -> Vec<Result<()>> {
+        steps.iter().filter_map(|step| scheduler_of(step)).collect::<BTreeSet<_>>().into_iter().for_each(load);
         let mut results: Vec<Result<()>> = steps.iter().map(|_| Err(not_ours())).collect();
         let all = steps.iter().enumerate();
         self.carry_out(
@@ -137,6 +139,7 @@ impl Ipvs {
         let key = VirtualKey { mark: SCRATCH_MARK, family: Family::V4 };
         let mut found = BTreeSet::new();
         for scheduler in Scheduler::ALL.iter().copied() {
+            load(scheduler);
             let service = VirtualService {
                 scheduler,
                 flags: SchedulerFlags::default(),
@@ -184,6 +187,24 @@ impl Ipvs {
 
     fn request(&self, message: Message) -> Request {
         Request { kind: self.family, flags: 0, body: message.body() }
+    }
+}
+
+fn scheduler_of(step: &Step) -> Option<Scheduler> {
+    match step {
+        Step::AddService { service, .. } | Step::SetService { service, .. } => Some(service.scheduler),
+        _ => None,
+    }
+}
+
+/// Loads the modules that ip_vs must not load itself. It does so with its mutex held. These two then wait until
+/// namespaces that are being deleted are gone, and those wait for the mutex: all of generic netlink hangs, until
+/// whoever asked is killed (seen on 6.1 and 6.12). Asked for a link that it has not, the kernel loads a module of
+/// that name, and holds nothing meanwhile.
+fn load(scheduler: Scheduler) {
+    if matches!(scheduler, Scheduler::LocalityLeastConnection | Scheduler::LocalityLeastConnectionReplicated) {
+        // Of course there is no such link.
+        let _ = if_nametoindex(format!("ip_vs_{scheduler}").as_str());
     }
 }
 

@@ -167,6 +167,10 @@ fn services() -> impl Strategy<Value = Vec<Service>> {
             for (port, hundred) in ports.iter_mut().zip(hundreds.by_ref()) {
                 port.published.first += hundred;
                 port.published.last += hundred;
+                // A persistent port is its backends' port.
+                if port.scheduling.persistence > 0 && port.target.is_some() {
+                    port.target = Some(port.published.first);
+                }
             }
             Service { name: format!("service_{number}.x-y"), ports }
         };

@@ -641,6 +641,10 @@ fn ports() {
             "5:10: `target` is \"http\"; a port from 1 to 65535 would do",
         ),
         (
+            "persistence = 60\n[[service.port]]\npublished = 80\ntarget = 8080",
+            "6:10: `target` is 8080, but with `persistence` IPVS keeps the published port 80; 80, or `scheduler` \"sh\" or \"mh\" in place of `persistence`, would do",
+        ),
+        (
             "[[service.port]]\npublished = '30000-30099'\ntarget = 80",
             "5:10: `target` is 80, but a range keeps its ports; to leave it out would do",
         ),

@@ -49,3 +49,17 @@ fn a_port_with_ipv6_backends_only_is_closed_to_ipv4() {
         }
     }
 }
+
+/// Addresses of IPv6 cannot even be added there.
+#[test]
+fn a_host_without_ipv6_serves_ipv4() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp, Udp]);
+    lab.node.run("sysctl -q -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
+    let meshd = lab.start(&lab.config().without_ipv6().service(&format!("{PORTS}{BACKENDS4}")));
+    for protocol in [Tcp, Udp] {
+        lab.client.ask(protocol, "192.168.50.1:20229");
+        lab.node.ask(protocol, "127.0.0.1:20229");
+    }
+    assert!(!meshd.log().contains("ERROR"));
+}

@@ -29,13 +29,20 @@
 //!   is the lab's namespace of that name.
 //! - [`Meshd`] is a running daemon; `lab.meshd(&[…])` runs the program once, for `--dry-run` and the like.
 //! - `lab.kafka(&[Tcp, Udp])` and [`BACKENDS`] are the three backends that most tests use.
+//! - `lab.load(&["192.168.50.1:20229"])` keeps asking while something else happens; `lab.state()` and
+//!   [`assert_same`] tell whether anything changed; `meshd.steps_since(mark)` is what it announced.
 //! - At the end of a test that did not fail, `meshd --cleanup` must leave nothing behind.
 
+mod again;
 mod backend;
 mod config;
 mod daemon;
 mod kafka;
+mod load;
+mod log;
 mod place;
+mod program;
+mod state;
 mod stream;
 mod tools;
 
@@ -52,7 +59,8 @@ pub use daemon::Meshd;
 pub use kafka::{BACKENDS, BACKENDS4, MARK};
 pub use meshd::objects::Protocol::{self, Sctp, Tcp, Udp};
 pub use place::{Place, batch};
-pub use stream::{Answer, Stream, tally};
+pub use state::assert_same;
+pub use stream::tally;
 pub use tools::{SECOND, eventually, value_of};
 
 /// The node's address towards the client.
@@ -89,17 +97,23 @@ impl Lab {
             directory,
             namespaces: RefCell::default(),
         };
-        lab.add_namespace(&lab.node);
-        lab.add_namespace(&lab.client);
+        lab.add_namespaces(&[&lab.node, &lab.client]);
         lab.connect("lan0", &lab.client, "c0", 50);
         Some(lab)
     }
 
     /// A namespace with nobody in it yet.
     pub fn backend(&self, name: &str) -> Backend {
-        let place = Place::new(format!("{}{name}", self.prefix));
-        self.add_namespace(&place);
-        Backend::new(name, place)
+        let [backend] = self.backends([name]);
+        backend
+    }
+
+    /// Several at once: programs take long to start under emulation.
+    pub fn backends<const N: usize>(&self, names: [&str; N]) -> [Backend; N] {
+        let places = names.map(|name| Place::new(format!("{}{name}", self.prefix)));
+        self.add_namespaces(&places.each_ref());
+        let mut names = names.into_iter();
+        places.map(|place| Backend::new(names.next().unwrap_or_default(), place))
     }
 
     /// A backend that is no namespace of its own but a process on the node.
@@ -180,10 +194,10 @@ impl Lab {
         path
     }
 
-    fn add_namespace(&self, place: &Place) {
-        batch(None, &format!("netns add {}\n", place.name));
-        self.namespaces.borrow_mut().push(place.name.clone());
-        batch(Some(place), "link set lo up\n");
+    fn add_namespaces(&self, places: &[&Place]) {
+        let lines: String = places.iter().map(|place| format!("netns add {}\n", place.name)).collect();
+        batch(None, &lines);
+        self.namespaces.borrow_mut().extend(places.iter().map(|place| place.name.clone()));
     }
 
     /// A veth from the node to another place, with addresses ending in 1 and 2.
@@ -196,7 +210,8 @@ impl Lab {
                 &format!(
                     "addr add 192.168.{net}.{host}/24 dev {link}\n\
                      addr add fd{net}::{host}/64 dev {link} nodad\n\
-                     link set {link} up\n"
+                     link set {link} up\n\
+                     link set lo up\n"
                 ),
             );
         }
@@ -208,12 +223,8 @@ impl Drop for Lab {
         let failed = std::thread::panicking();
         let cleanup = self.config_file().exists().then(|| self.meshd(&["--cleanup"]));
         let left = [self.sandbox(), self.overlay()].into_iter().filter(Place::exists).collect::<Vec<_>>();
-        for place in &left {
-            batch(None, &format!("netns del {}\n", place.name));
-        }
-        for name in self.namespaces.borrow().iter() {
-            batch(None, &format!("netns del {name}\n"));
-        }
+        let names = self.namespaces.borrow().clone().into_iter().chain(left.iter().map(|place| place.name.clone()));
+        batch(None, &names.map(|name| format!("netns del {name}\n")).collect::<String>());
         // The log of a failed test was printed already.
         let _ = std::fs::remove_dir_all(&self.directory);
         if let (false, Some(cleanup)) = (failed, cleanup) {

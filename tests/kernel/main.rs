@@ -2,15 +2,26 @@
 //!
 //! Tests with `smoke` in their names run on every kernel, the others on the first one of `scripts/test`.
 
+mod attach;
 mod balance;
 mod bodies;
+mod clashes;
+mod cleanup;
 mod closed;
+mod crash;
 mod elsewhere;
+mod foreign;
 mod forward;
 mod lab;
 mod look;
 mod metrics;
 mod ports;
+mod reload;
+mod repair;
+mod restart;
 mod schedulers;
+mod scrapes;
+mod second;
 mod takeover;
+mod usage;
 mod ways;

@@ -34,8 +34,9 @@ impl Links {
         let Some(netns) = &leg.netns else { return Err(conflict(verb, mac, "its namespace is not known")) };
         let object = format!("namespace {netns} to the overlay");
         let file = netns::open(netns.path())?;
-        if netns::same(&file, &self.space(Netns::Overlay)?.file).is_ok_and(|same| same) {
-            return Err(conflict(verb, object, "it is the overlay's own"));
+        let own = self.spaces.iter().find(|(_, space)| netns::same(&file, &space.file).is_ok_and(|same| same));
+        if let Some((own, _)) = own {
+            return Err(conflict(verb, object, format!("it is the {own}'s own, which no backend can have")));
         }
         let socket = self.socket(Netns::Overlay)?;
         settle(socket, *mac, leg, &file).map_err(because(verb, object))

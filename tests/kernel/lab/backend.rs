@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -23,12 +23,13 @@ const TICK: Duration = Duration::from_millis(500);
 pub struct Backend {
     place: Place,
     name: String,
+    datagrams: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
 }
 
 impl Backend {
     pub(super) fn new(name: &str, place: Place) -> Backend {
-        Backend { place, name: name.to_owned(), over: Arc::default() }
+        Backend { place, name: name.to_owned(), datagrams: Arc::default(), over: Arc::default() }
     }
 
     pub fn tcp(self, port: u16) -> Backend {
@@ -43,11 +44,17 @@ impl Backend {
         self.serve(Protocol::Sctp, port)
     }
 
+    /// Datagrams that came in so far, whether or not their answers found the way back.
+    pub fn datagrams_heard(&self) -> usize {
+        self.datagrams.load(Ordering::Relaxed)
+    }
+
     /// Serves both families.
     pub fn serve(self, protocol: Protocol, port: u16) -> Backend {
         let socket = self.place.server(protocol, port);
         setsockopt(&socket, sockopt::ReceiveTimeout, &time_value(TICK)).expect("a time to receive");
-        let server = Server { name: self.name.clone(), port, over: self.over.clone() };
+        let server =
+            Server { name: self.name.clone(), port, datagrams: self.datagrams.clone(), over: self.over.clone() };
         match protocol {
             Protocol::Udp => thread::spawn(move || server.datagrams(socket.into())),
             _ => thread::spawn(move || server.connections(socket.into())),
@@ -74,6 +81,7 @@ impl Drop for Backend {
 struct Server {
     name: String,
     port: u16,
+    datagrams: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
 }
 
@@ -91,6 +99,7 @@ impl Server {
         let mut datagram = [0; 2048];
         while !self.is_over() {
             if let Ok((length, peer)) = socket.recv_from(&mut datagram) {
+                self.datagrams.fetch_add(1, Ordering::Relaxed);
                 let heard = String::from_utf8_lossy(&datagram[..length]);
                 // Who asked may be out of reach by now.
                 let _ = socket.send_to(self.answer(peer, &heard).as_bytes(), peer);
@@ -114,7 +123,7 @@ impl Server {
         while let Some(line) = self.line(&mut stream)? {
             let mut words = line.split_whitespace();
             match (words.next(), words.next()) {
-                (Some("GET" | "POST"), Some(path)) => self.http(&mut stream, peer, &path.to_owned())?,
+                (Some("GET" | "POST"), Some(path)) => self.http(&mut stream, peer, path)?,
                 // In one piece: to SCTP that is one message.
                 _ => stream.get_mut().write_all(self.answer(peer, &line).as_bytes())?,
             }

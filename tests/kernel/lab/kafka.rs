@@ -27,7 +27,7 @@ pub const BACKENDS: &str = r#"
 impl Lab {
     /// kafka-1, kafka-2 and kafka-3, which serve these protocols.
     pub fn kafka(&self, protocols: &[Protocol]) -> [Backend; 3] {
-        ["kafka-1", "kafka-2", "kafka-3"]
-            .map(|name| protocols.iter().fold(self.backend(name), |backend, protocol| backend.serve(*protocol, 9092)))
+        self.backends(["kafka-1", "kafka-2", "kafka-3"])
+            .map(|backend| protocols.iter().fold(backend, |backend, protocol| backend.serve(*protocol, 9092)))
     }
 }

@@ -183,7 +183,7 @@ pub fn batch(place: Option<&Place>, lines: &str) {
     if let Some(place) = place {
         command.args(["-n", &place.name]);
     }
-    let mut ip = command.args(["-batch", "-"]).stdin(Stdio::piped()).spawn().expect("ip(8) runs");
+    let mut ip = command.args(["-force", "-batch", "-"]).stdin(Stdio::piped()).spawn().expect("ip(8) runs");
     ip.stdin.take().expect("a pipe").write_all(lines.as_bytes()).expect("ip(8) reads");
     let status = ip.wait().expect("ip(8) ends");
     // In a test that failed already, the next failures are of no interest.

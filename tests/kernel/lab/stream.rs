@@ -71,6 +71,10 @@ impl Datagrams {
         Datagrams { socket }
     }
 
+    pub fn send(&self, text: &str) {
+        self.socket.send(text.as_bytes()).expect("a datagram can be sent");
+    }
+
     /// Sends a datagram and waits for one to come back.
     pub fn ask(&self, text: &str, patience: Duration) -> io::Result<Answer> {
         self.socket.set_read_timeout(Some(patience))?;

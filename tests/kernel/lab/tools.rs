@@ -7,7 +7,7 @@ use super::Place;
 
 pub const SECOND: Duration = Duration::from_secs(1);
 /// For what happens by itself, on a busy machine with an emulated kernel.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits until `done` says so.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
