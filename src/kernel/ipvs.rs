@@ -27,7 +27,7 @@ const SCRATCH_MARK: Mark = Mark(0x6d65_7368);
 /// Why IPVS cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("the kernel has no IPVS (module ip_vs)")]
+    #[error("the kernel has no IPVS (module ip_vs): `modprobe ip_vs`, or use a kernel built with CONFIG_IP_VS")]
     Missing,
     #[error(transparent)]
     Netlink(#[from] Error),

@@ -152,7 +152,10 @@ impl Links {
             isolated: link.isolated,
             up: link.up,
         };
-        self.send(verb, id, id.netns, &changes(&found, &wanted))
+        let mut requests = changes(&found, &wanted);
+        // The far end of a veth is made and tagged by two sockets: a kill may come between.
+        requests.extend((!found.is_tagged()).then(|| tag(&id.name)));
+        self.send(verb, id, id.netns, &requests)
     }
 
     /// A link that is gone already is deleted. Of a veth, both ends go.

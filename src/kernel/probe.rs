@@ -97,10 +97,9 @@ pub fn run() -> Report {
 }
 
 fn ipvs(report: &mut Report) {
-    let hint = |error: String| format!("{error}: `modprobe ip_vs`, or use a kernel built with CONFIG_IP_VS");
     let mut ipvs = match Ipvs::open() {
         Ok(ipvs) => ipvs,
-        Err(error) => return report.add("ip_vs", true, Err(hint(error.to_string()))),
+        Err(error) => return report.add("ip_vs", true, Err(error.to_string())),
     };
     report.add("ip_vs", true, Ok(String::new()));
     let found = ipvs.schedulers();

@@ -20,6 +20,11 @@ fn clean_up(lab: &Lab) {
     assert!(!std::path::Path::new("/run/meshd").join(lab.sandbox().name).exists());
 }
 
+/// As every container does. Where it is down, meshd brings it up, and --cleanup leaves it so.
+fn has_loopback(backend: &Backend) {
+    batch(Some(backend), "link set lo up\n");
+}
+
 fn states(lab: &Lab, backends: &[Backend]) -> String {
     lab.state() + &backends[0].state()
 }
@@ -28,6 +33,7 @@ fn states(lab: &Lab, backends: &[Backend]) -> String {
 fn smoke_the_host_is_as_it_was_before() {
     let Some(lab) = Lab::new() else { return };
     let backends = lab.kafka(&[Tcp]);
+    has_loopback(&backends[0]);
     // The host forwards on one link only, and meshd must not leave it forwarding on all, or none.
     lab.node.run("sysctl -q net.ipv4.conf.lan0.forwarding=1");
     lab.node.run("sysctl -q net.ipv4.conf.all.accept_redirects=1");
@@ -48,6 +54,7 @@ fn smoke_the_host_is_as_it_was_before() {
 fn half_of_it_is_cleaned_up_as_well() {
     let Some(lab) = Lab::new() else { return };
     let backends = lab.kafka(&[Tcp]);
+    has_loopback(&backends[0]);
     let before = (states(&lab, &backends), lab.node.sysctls());
     lab.write(&kafka(&lab));
 
@@ -85,6 +92,7 @@ fn half_of_it_is_cleaned_up_as_well() {
 fn a_start_that_was_killed_is_cleaned_up() {
     let Some(lab) = Lab::new() else { return };
     let backends = lab.kafka(&[Tcp]);
+    has_loopback(&backends[0]);
     let before = (states(&lab, &backends), lab.node.sysctls());
     lab.write(&kafka(&lab));
     for moment in [0, 100, 250] {

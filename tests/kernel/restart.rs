@@ -1,6 +1,6 @@
 //! The daemon ends, in whatever way, and starts again: the data plane does not notice.
 
-use crate::lab::{BACKENDS, Config, Lab, MARK, Tcp, Udp, assert_same};
+use crate::lab::{BACKENDS, Config, Lab, MARK, Tcp, Udp, assert_same, batch};
 
 fn kafka(lab: &Lab) -> Config {
     lab.config().service(&format!(
@@ -52,6 +52,8 @@ fn smoke_restarts_are_not_noticed() {
 fn on_stop_remove_takes_everything_away() {
     let Some(lab) = Lab::new() else { return };
     let backends = lab.kafka(&[Tcp]);
+    // As every container has it.
+    batch(Some(&backends[0]), "link set lo up\n");
     let before = (lab.state(), lab.node.sysctls(), backends[0].state());
     let meshd = lab.start(&kafka(&lab).set("node", "on_stop", "'remove'"));
     lab.client.ask(Tcp, "192.168.50.1:20229");
