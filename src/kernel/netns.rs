@@ -37,13 +37,9 @@ fn because<E: Into<io::Error>>(verb: &'static str, name: &str) -> impl FnOnce(E)
     move |source| Error { verb, name: name.to_owned(), source: source.into() }
 }
 
-/// Makes and pins the namespace if it is not there, and brings its loopback up: IPVS sends by it what it
-/// delivers locally.
+/// Makes and pins the namespace if it is not there.
 pub fn create(name: &str) -> Result<()> {
-    pin(name).map_err(because("add", name))?;
-    let netns = open(file_of(name))?;
-    let loopback = within(&netns, || link::bring_up(&mut Socket::open(NETLINK_ROUTE)?, "lo"));
-    loopback.and_then(|done| done.map_err(io::Error::other)).map_err(because("bring the loopback up in", name))
+    pin(name).map_err(because("add", name))
 }
 
 /// Unpins the namespace. It ends once no process, no socket and no descriptor of it is left.
@@ -95,6 +91,10 @@ fn pin(name: &str) -> io::Result<()> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o444).open(&file)?;
     let made = aside(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
+        // IPVS sends by the loopback what it delivers locally. It is up before the namespace is pinned: so there
+        // is none where a kill came between.
+        let loopback = Socket::open(NETLINK_ROUTE).and_then(|mut socket| link::bring_up(&mut socket, "lo"));
+        loopback.map_err(io::Error::other)?;
         mount(Some(OWN), &file, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
         Ok(())
     });
