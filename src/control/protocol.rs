@@ -1,0 +1,399 @@
+//! What the control socket speaks: JSON, in the keys of the configuration file. Server and meshctl share it.
+//!
+//! A service is written here as in the file: `port` and `backend` are lists, a port may have its own scheduling
+//! keys and backends, what it has not is the service's. So what was tried through the socket can be copied to
+//! the file, and the other way round.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::objects::{PortRange, Protocol};
+
+/// A service, in the keys of `[[service]]`; what is absent has its default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// 1 to 63 of A-Z a-z 0-9 _ . -
+    #[serde(default)]
+    pub name: String,
+    #[serde(flatten)]
+    pub scheduling: Scheduling,
+    pub port: Vec<Port>,
+    /// Of all ports that have none of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backend: Vec<Backend>,
+}
+
+/// How IPVS chooses a backend, see ipvsadm(8).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Scheduling {
+    /// rr wrr lc wlc lblc lblcr sh mh dh fo ovf sed nq twos; default rr.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<String>,
+    /// sh-port, sh-fallback, mh-port, mh-fallback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler_flags: Option<Vec<String>>,
+    /// Seconds that a client stays with its backend; 0: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<u32>,
+    /// Clients alike under it are one client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence_mask: Option<Mask>,
+    /// The same for IPv6: a prefix's length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence_mask6: Option<u8>,
+    /// Every datagram is scheduled by itself (UDP).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_packet: Option<bool>,
+}
+
+/// A published port, in the keys of `[[service.port]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Port {
+    pub published: Published,
+    /// The backends' port; default: the published one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<u16>,
+    /// tcp, udp or sctp; default tcp.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    #[serde(flatten)]
+    pub scheduling: Scheduling,
+    /// This port's own; without the key, the service's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<Vec<Backend>>,
+}
+
+/// A real server, in the keys of `[[service.backend]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Backend {
+    /// IPv4 or IPv6.
+    pub address: String,
+    /// 0 to 65535; default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// enabled (default), drain (no new connections) or disabled (none at all).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// The network namespace that meshd attaches to the overlay: a name, a path or a process's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<Netns>,
+}
+
+/// A port, or a range such as "30000-30099".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Published {
+    Port(u16),
+    Text(String),
+}
+
+/// The length of a prefix, or a netmask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Mask {
+    Length(u8),
+    Netmask(String),
+}
+
+/// A process's number, or a name under /run/netns or a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Netns {
+    Pid(u32),
+    Name(String),
+}
+
+/// Whose a service is: who may change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// The configuration file: it changes by a reload only.
+    File,
+    Socket,
+}
+
+/// A service, whose it is, and since when it is so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Entry {
+    pub owner: Owner,
+    /// Of its last change.
+    pub generation: u64,
+    pub service: Service,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Services {
+    /// The newest one accepted.
+    pub generation: u64,
+    /// By name.
+    pub services: Vec<Entry>,
+}
+
+/// How far a generation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Progress {
+    /// Accepted and kept; nobody waited for the kernel.
+    Accepted,
+    /// The kernel holds it.
+    Programmed,
+    /// Some steps failed; they are retried.
+    Failed,
+    /// The time to wait was over before the kernel was looked at.
+    Pending,
+}
+
+/// The answer to a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Accepted {
+    pub generation: u64,
+    /// False: it was so already, and no new generation was needed.
+    pub changed: bool,
+    pub result: Progress,
+    /// The steps that failed, each with its reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<String>,
+    /// What would be done to the kernel, if that was the question (`dry_run`): then nothing was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Vec<String>>,
+}
+
+/// How far the kernel is behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Generations {
+    /// The newest one accepted.
+    pub wanted: u64,
+    /// The newest one that the kernel holds in full.
+    pub programmed: u64,
+}
+
+/// Seconds, as the kernel has them in the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Timeouts {
+    pub tcp: u32,
+    pub tcp_fin: u32,
+    pub udp: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    pub version: String,
+    pub node: String,
+    pub pid: u32,
+    /// Seconds since this daemon started.
+    pub uptime: f64,
+    pub generation: Generations,
+    /// Steps that failed at the last look at the kernel; they are retried.
+    pub failures: Vec<String>,
+    pub services: usize,
+    pub ports: usize,
+    pub backends: usize,
+    /// IPVS timeouts, read back from the sandbox; absent while there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+    /// Seconds that the last look at the kernel took, with its steps.
+    pub look: f64,
+    /// Things that were mended since the start because someone else changed them.
+    pub repaired: u64,
+    pub configuration: Configuration,
+    pub state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Configuration {
+    pub path: String,
+    /// What was wrong with it at the last reload, if it was refused: then the one before is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// Where the socket's services are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct State {
+    pub directory: String,
+    /// Files that were not used at the start, each with its reason.
+    pub refused: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Plan {
+    /// In their order, as `meshd --dry-run` prints them.
+    pub steps: Vec<String>,
+}
+
+/// What the kernel counted so far. Two of them make a rate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Traffic {
+    /// Seconds on a clock that only goes forward.
+    pub clock: f64,
+    pub ports: Vec<PortTraffic>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PortTraffic {
+    pub service: String,
+    /// `tcp/20229`, `udp/30000-30099`.
+    pub port: String,
+    #[serde(flatten)]
+    pub counters: Counters,
+    pub backends: Vec<BackendTraffic>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BackendTraffic {
+    /// Address and port; port 0: the published one.
+    pub backend: String,
+    pub weight: u32,
+    /// Connections now (ActiveConn); for UDP always 0.
+    pub active: u32,
+    /// Others that are remembered (InActConn).
+    pub inactive: u32,
+    #[serde(flatten)]
+    pub counters: Counters,
+}
+
+/// Since the service or the backend was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Counters {
+    pub connections: u64,
+    pub packets_in: u64,
+    pub packets_out: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+/// One thing that happened, in the stream of `/v1/events`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// A change was accepted and kept.
+    Accepted { generation: u64, what: String, uid: Option<u32> },
+    /// The kernel holds that generation.
+    Programmed {
+        generation: u64,
+        steps: usize,
+        /// From the look's beginning.
+        seconds: f64,
+    },
+    /// Steps failed; they are retried.
+    Failed { generation: u64, failures: Vec<String> },
+    /// Somebody else had changed something, and it was mended.
+    Repaired { steps: Vec<String> },
+    /// The configuration file was read again.
+    Reload { accepted: bool, reason: Option<String> },
+    /// The listener was too slow for that many events.
+    Lost { events: u64 },
+}
+
+/// Why a request was not done (RFC 9457, application/problem+json).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// The HTTP status code.
+    pub status: u16,
+    pub title: String,
+    /// What is wrong, and what would do.
+    pub detail: String,
+    /// All that is wrong with a service, each with its place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Fault>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Fault {
+    /// In the service: `backend[0].address`; empty: the service itself.
+    pub place: String,
+    pub detail: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fault { place, detail } = self;
+        if place.is_empty() { f.write_str(detail) } else { write!(f, "{place}: {detail}") }
+    }
+}
+
+/// What goes with a change.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ChangeQuery {
+    /// Of the service as the client knows it (0: it is not there). If it has another by now, the change is
+    /// refused with 409.
+    pub generation: Option<u64>,
+    /// Say what would be done to the kernel, and do nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Answer only when the kernel holds the change, or after so many seconds (at most 300).
+    pub wait: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ReloadQuery {
+    /// As for changes.
+    pub wait: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct WaitQuery {
+    /// Default: the newest one.
+    pub generation: Option<u64>,
+    /// Seconds, at most 300; default 30.
+    pub timeout: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PlanQuery {
+    /// What a reload of the file would do, instead of what has to be mended now.
+    #[serde(default)]
+    pub reload: bool,
+}
+
+/// A published port as a path names it: `tcp/20229`, `udp/30000-30099`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortName(pub PortRange);
+
+impl fmt::Display for PortName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PortRange { protocol, first, last } = self.0;
+        write!(f, "{protocol}/{first}")?;
+        if first == last { Ok(()) } else { write!(f, "-{last}") }
+    }
+}
+
+impl FromStr for PortName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PortName, String> {
+        let wrong = || format!("\"{text}\" is no port; one such as tcp/20229 or udp/30000-30099 would do");
+        let (protocol, ports) = text.split_once('/').ok_or_else(wrong)?;
+        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+        let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+        match (protocol.parse::<Protocol>(), number(first), number(last)) {
+            (Ok(protocol), Some(first), Some(last)) if first <= last => {
+                Ok(PortName(PortRange { protocol, first, last }))
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl Port {
+    /// Its name, if it is a good port.
+    pub fn name(&self) -> Option<PortName> {
+        let ports = match &self.published {
+            Published::Port(port) => port.to_string(),
+            Published::Text(text) => text.split('-').map(str::trim).collect::<Vec<_>>().join("-"),
+        };
+        format!("{}/{ports}", self.protocol.as_deref().unwrap_or("tcp")).parse().ok()
+    }
+}
