@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use meshd::dataplane;
 use meshd::kernel::fake;
-use meshd::mesh::{Backend, Mesh};
+use meshd::mesh::{Backend, BackendState, Mesh};
 use meshd::objects::{
     Family, LinkId, MapKind, MapValue, Mark, Netns, Objects, PortRange, Protocol, Surroundings, VirtualKey,
 };
@@ -84,7 +84,9 @@ fn served(mesh: &Option<Mesh>) -> BTreeSet<(Protocol, u16, Family)> {
     let ports = mesh.iter().flat_map(|mesh| &mesh.services).flat_map(|service| &service.ports);
     let mut served = BTreeSet::new();
     for port in ports {
-        for backend in port.backends.iter().filter(|backend| backend.weight > 0) {
+        for backend in
+            port.backends.iter().filter(|backend| backend.weight > 0 && backend.state == BackendState::Enabled)
+        {
             let family = Family::of(&backend.address);
             served.extend(
                 (port.published.first..=port.published.last).map(|number| (port.published.protocol, number, family)),
