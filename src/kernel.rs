@@ -12,6 +12,7 @@ pub mod listeners;
 pub mod lock;
 pub mod netns;
 pub mod nft;
+pub mod peer;
 pub mod probe;
 pub mod socket;
 pub mod surroundings;
