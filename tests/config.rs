@@ -76,7 +76,7 @@ fn named(address: &str, netns: &str) -> Backend {
 fn defaults() -> Config {
     Config {
         node: Node { name: None, address: None, on_stop: OnStop::Keep },
-        metrics: Metrics { listen: "127.0.0.1:9326".parse().unwrap() },
+        metrics: Metrics { listen: "127.0.0.1:9326".parse().unwrap(), backends: true },
         control: Control { socket: "/run/meshd/meshd.sock".into(), group: "meshd".to_owned() },
         ingress: Ingress {
             v4: Some(Endpoint4 { subnet: "10.255.0.0/16".parse().unwrap(), address: "10.255.0.3".parse().unwrap() }),
@@ -139,6 +139,7 @@ fn every_key_is_read() {
         udp = 30
         [metrics]
         listen = "[::]:9000"
+        backends = false
         [control]
         socket = "/tmp/m.sock"
         group = "wheel"
@@ -150,7 +151,7 @@ fn every_key_is_read() {
             address: Some("192.168.50.1".parse().unwrap()),
             on_stop: OnStop::Remove,
         },
-        metrics: Metrics { listen: "[::]:9000".parse().unwrap() },
+        metrics: Metrics { listen: "[::]:9000".parse().unwrap(), backends: false },
         control: Control { socket: "/tmp/m.sock".into(), group: "wheel".to_owned() },
         ingress: Ingress {
             v4: Some(Endpoint4 { subnet: "10.1.0.0/24".parse().unwrap(), address: "10.1.0.9".parse().unwrap() }),

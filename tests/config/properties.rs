@@ -195,6 +195,7 @@ prop_compose! {
         address in prop::option::of(select(vec!["192.168.50.1", "2001:db8:1::1"])),
         on_stop in select(vec![OnStop::Keep, OnStop::Remove]),
         listen in (any::<Ipv6Addr>(), 0..10_000u16),
+        backends: bool,
         socket in "/[a-z \"\\\\'#é]{0,50}",
         group in "[a-z_][a-z0-9_-]{0,31}",
         (v4, v6) in endpoints(),
@@ -208,7 +209,7 @@ prop_compose! {
     ) -> Config {
         Config {
             node: Node { name, address: address.map(|address| address.parse().unwrap()), on_stop },
-            metrics: Metrics { listen: SocketAddr::new(listen.0.into(), listen.1) },
+            metrics: Metrics { listen: SocketAddr::new(listen.0.into(), listen.1), backends },
             control: Control { socket: socket.into(), group },
             ingress: Ingress { v4: Some(v4), v6: Some(v6), namespace, vni, port, mtu },
             gateway: Gateway {
@@ -232,7 +233,7 @@ fn print(config: &Config, terse: bool) -> String {
     node.name.iter().for_each(|name| line(format!("name = {}", quoted(name))));
     node.address.iter().for_each(|address| line(format!("address = '{address}'")));
     line(format!("on_stop = '{}'", if node.on_stop == OnStop::Keep { "keep" } else { "remove" }));
-    line(format!("[metrics]\nlisten = '{}'", metrics.listen));
+    line(format!("[metrics]\nlisten = '{}'\nbackends = {}", metrics.listen, metrics.backends));
     line(format!("[control]\nsocket = {}", quoted(control.socket.to_str().unwrap())));
     line(format!("group = {}", quoted(&control.group)));
     line(format!("[ingress]\nnamespace = {}", quoted(&ingress.namespace)));
