@@ -83,6 +83,8 @@ pub enum OnStop {
 pub struct Metrics {
     /// Port 0 is any that is free.
     pub listen: SocketAddr,
+    /// Whether each backend has series of its own.
+    pub backends: bool,
 }
 
 /// `[control]`.
@@ -191,10 +193,14 @@ fn node(root: &Section<'_>) -> (Node, Option<At<IpAddr>>) {
 }
 
 fn metrics(root: &Section<'_>) -> Metrics {
-    let section = root.section("metrics", "[metrics]", &["listen"]);
+    let section = root.section("metrics", "[metrics]", &["listen", "backends"]);
     let wanted = "an address and a port such as \"127.0.0.1:9326\" or \"[::1]:9326\"";
     let listen = section.text("listen", wanted, |text| text.parse().ok());
-    Metrics { listen: listen.map_or(DEFAULT_LISTEN, |listen| listen.value) }
+    let backends = section.boolean("backends");
+    Metrics {
+        listen: listen.map_or(DEFAULT_LISTEN, |listen| listen.value),
+        backends: backends.is_none_or(|backends| backends.value),
+    }
 }
 
 fn control(root: &Section<'_>) -> Control {

@@ -26,7 +26,7 @@ use crate::kernel::lock::Lock;
 use crate::kernel::surroundings::host_name;
 use crate::kernel::{Kernel, Names, ipvs, probe};
 use crate::mesh::Mesh;
-use crate::metrics::{self, Metrics, Traffic};
+use crate::metrics::{self, Exposition, Metrics, Traffic};
 use crate::plan::{self, Plan};
 use crate::source::file;
 use reconcile::{Pace, Reconciler};
@@ -41,7 +41,7 @@ enum Event {
     /// The kernel told of a change that is not ours.
     Changed,
     /// Someone asks for the metrics.
-    Scrape(oneshot::Sender<Result<String, String>>),
+    Scrape(oneshot::Sender<Result<Exposition, String>>),
 }
 
 /// Events that wait, at the most; who sends more waits too.
@@ -144,7 +144,7 @@ impl Daemon {
             format!("cannot listen on [metrics] listen = \"{listen}\": free that address or choose another")
         })?;
         let scrapes = sender.clone();
-        tokio::spawn(metrics::serve(listener, move || scrape(scrapes.clone())));
+        tokio::spawn(metrics::serve(listener, metrics::Limits::default(), move || scrape(scrapes.clone())));
         let mut signals = Signals::new()?;
 
         info!(node = self.mesh.node, metrics = %listen, "started");
@@ -174,7 +174,9 @@ impl Daemon {
                 }
                 Event::Scrape(answer) => {
                     // Who asked may have gone.
-                    let _ = answer.send(self.scrape());
+                    if !answer.is_closed() {
+                        let _ = answer.send(self.scrape());
+                    }
                     continue;
                 }
                 Event::Stop => break,
@@ -235,21 +237,13 @@ impl Daemon {
         Ok(())
     }
 
-    fn scrape(&mut self) -> Result<String, String> {
+    fn scrape(&mut self) -> Result<Exposition, String> {
         let counters = self.kernel.counters().map_err(|error| {
             self.metrics.scrape_failures.inc();
             error.to_string()
         })?;
-        let mut names = std::collections::BTreeMap::new();
-        for service in &self.mesh.services {
-            for port in &service.ports {
-                let range = port.published;
-                let label =
-                    if range.is_single() { range.first.to_string() } else { format!("{}-{}", range.first, range.last) };
-                names.insert(port.mark(), (service.name.clone(), label));
-            }
-        }
-        self.metrics.render(&Traffic { counters, names }).map_err(|error| error.to_string())
+        let traffic = Traffic::new(&self.mesh, counters, self.config.metrics.backends);
+        self.metrics.exposition(traffic, &self.kernel.occupancy()).map_err(|error| error.to_string())
     }
 
     fn stop(mut self) -> anyhow::Result<ExitCode> {
@@ -293,7 +287,7 @@ impl Signals {
     }
 }
 
-async fn scrape(events: mpsc::Sender<Event>) -> Result<String, String> {
+async fn scrape(events: mpsc::Sender<Event>) -> Result<Exposition, String> {
     let (sender, answer) = oneshot::channel();
     let gone = || "meshd is stopping".to_owned();
     events.send(Event::Scrape(sender)).await.map_err(|_| gone())?;

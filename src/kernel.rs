@@ -12,6 +12,7 @@ pub mod listeners;
 pub mod lock;
 pub mod netns;
 pub mod nft;
+pub mod occupancy;
 pub mod peer;
 pub mod probe;
 pub mod socket;
@@ -31,6 +32,7 @@ use crate::plan::{Blocked, Step};
 use ipvs::{Ipvs, ServiceCounters};
 use link::Links;
 use nft::Nft;
+use occupancy::Occupancy;
 
 /// Why a step was not done, or something could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -294,6 +296,11 @@ impl Kernel {
             Some(sandbox) => Ok(sandbox.ipvs.counters()?),
             None => Ok(BTreeMap::new()),
         }
+    }
+
+    /// How full the kernel's tables are now. What cannot be read is left out.
+    pub fn occupancy(&self) -> Occupancy {
+        occupancy::read([Netns::Host, Netns::Sandbox].map(|netns| (netns, self.links.netns(netns))))
     }
 
     pub fn links(&mut self) -> &mut Links {

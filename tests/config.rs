@@ -87,7 +87,7 @@ fn defaults() -> Config {
             state_dir: "/var/lib/meshd".into(),
             watch: false,
         },
-        metrics: Metrics { listen: "127.0.0.1:9326".parse().unwrap() },
+        metrics: Metrics { listen: "127.0.0.1:9326".parse().unwrap(), backends: true },
         control: Control { socket: "/run/meshd/meshd.sock".into(), group: "meshd".to_owned() },
         ingress: Ingress {
             v4: Some(Endpoint4 { subnet: "10.255.0.0/16".parse().unwrap(), address: "10.255.0.3".parse().unwrap() }),
@@ -152,6 +152,7 @@ fn every_key_is_read() {
         udp = 30
         [metrics]
         listen = "[::]:9000"
+        backends = false
         [control]
         socket = "/tmp/m.sock"
         group = "wheel"
@@ -165,7 +166,7 @@ fn every_key_is_read() {
             state_dir: "/srv/mesh".into(),
             watch: true,
         },
-        metrics: Metrics { listen: "[::]:9000".parse().unwrap() },
+        metrics: Metrics { listen: "[::]:9000".parse().unwrap(), backends: false },
         control: Control { socket: "/tmp/m.sock".into(), group: "wheel".to_owned() },
         ingress: Ingress {
             v4: Some(Endpoint4 { subnet: "10.1.0.0/24".parse().unwrap(), address: "10.1.0.9".parse().unwrap() }),

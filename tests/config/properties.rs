@@ -197,6 +197,7 @@ prop_compose! {
         on_stop in select(vec![OnStop::Keep, OnStop::Remove]),
         (state_dir, watch) in ("/[a-z \"\\\\'#é]{0,50}", any::<bool>()),
         listen in (any::<Ipv6Addr>(), 0..10_000u16),
+        backends: bool,
         socket in "/[a-z \"\\\\'#é]{0,50}",
         group in "[a-z_][a-z0-9_-]{0,31}",
         (v4, v6) in endpoints(),
@@ -210,7 +211,7 @@ prop_compose! {
     ) -> Config {
         Config {
             node: Node { name, address: address.map(|address| address.parse().unwrap()), on_stop, state_dir: state_dir.into(), watch },
-            metrics: Metrics { listen: SocketAddr::new(listen.0.into(), listen.1) },
+            metrics: Metrics { listen: SocketAddr::new(listen.0.into(), listen.1), backends },
             control: Control { socket: socket.into(), group },
             ingress: Ingress { v4: Some(v4), v6: Some(v6), namespace, vni, port, mtu },
             gateway: Gateway {
@@ -235,7 +236,7 @@ fn print(config: &Config, terse: bool) -> String {
     node.address.iter().for_each(|address| line(format!("address = '{address}'")));
     line(format!("on_stop = '{}'", if node.on_stop == OnStop::Keep { "keep" } else { "remove" }));
     line(format!("state_dir = {}\nwatch = {}", quoted(node.state_dir.to_str().unwrap()), node.watch));
-    line(format!("[metrics]\nlisten = '{}'", metrics.listen));
+    line(format!("[metrics]\nlisten = '{}'\nbackends = {}", metrics.listen, metrics.backends));
     line(format!("[control]\nsocket = {}", quoted(control.socket.to_str().unwrap())));
     line(format!("group = {}", quoted(&control.group)));
     line(format!("[ingress]\nnamespace = {}", quoted(&ingress.namespace)));

@@ -66,7 +66,7 @@ fn unknown_keys() {
             "[ipvs]\ntcp_fn = 3",
             "2:1: `tcp_fn` is no key of [ipvs]; did you mean `tcp_fin`? its keys: tcp, tcp_fin, udp",
         ),
-        ("[metrics]\nport = 1", "2:1: `port` is no key of [metrics]; its keys: listen"),
+        ("[metrics]\nport = 1", "2:1: `port` is no key of [metrics]; its keys: listen, backends"),
         (
             "[control]\nsockets = 1",
             "2:1: `sockets` is no key of [control]; did you mean `socket`? its keys: socket, group",
@@ -264,6 +264,7 @@ fn metrics_and_control() {
             "[metrics]\nlisten = '127.0.0.1:99999'",
             "2:10: `listen` is \"127.0.0.1:99999\"; an address and a port such as \"127.0.0.1:9326\" or \"[::1]:9326\" would do",
         ),
+        ("[metrics]\nbackends = 'no'", "2:12: `backends` is \"no\"; true or false would do"),
         (
             "[control]\nsocket = 'meshd.sock'",
             "2:10: `socket` is \"meshd.sock\"; an absolute path of at most 107 bytes would do",
