@@ -27,7 +27,7 @@ use std::path::PathBuf;
 
 pub use nix::errno::Errno;
 
-use crate::objects::{Mac, Netns, NetnsRef, Objects, Opening, PortRange, VirtualKey};
+use crate::objects::{Mac, Netns, NetnsRef, Objects, Opening, PortRange, Timeouts, VirtualKey};
 use crate::plan::{Blocked, Step};
 use ipvs::{Ipvs, ServiceCounters};
 use link::Links;
@@ -301,6 +301,11 @@ impl Kernel {
     /// How full the kernel's tables are now. What cannot be read is left out.
     pub fn occupancy(&self) -> Occupancy {
         occupancy::read([Netns::Host, Netns::Sandbox].map(|netns| (netns, self.links.netns(netns))))
+    }
+
+    /// IPVS's timeouts, as the sandbox has them; nothing while there is no sandbox.
+    pub fn timeouts(&mut self) -> Result<Option<Timeouts>> {
+        self.sandbox.as_mut().map(|sandbox| Ok(sandbox.ipvs.timeouts()?)).transpose()
     }
 
     pub fn links(&mut self) -> &mut Links {

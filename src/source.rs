@@ -33,6 +33,15 @@ pub struct Wanted {
     pub mesh: Arc<Mesh>,
 }
 
+/// The mesh of a configuration and of what the state directory has, without touching either: a daemon may be at work.
+///
+/// # Errors
+/// A kept service does not go with the file.
+pub fn peek(config: &Config, host_name: &str) -> Result<Mesh, String> {
+    let (admitted, _) = admit(config, Store::peek(&config.node.state_dir))?;
+    Ok(merged(config, host_name, admitted.into_values()))
+}
+
 /// A service of the socket: as it was written, and what that means.
 #[derive(Clone, Debug)]
 struct Declared {
@@ -89,14 +98,14 @@ impl Sources {
             refused_files,
             refused_reload: None,
         };
-        let (admitted, taken) = sources.admit(&sources.config, kept)?;
+        let (admitted, taken) = admit(&sources.config, kept)?;
         sources.of_socket = admitted;
         sources.hand_over(taken);
         Ok(sources)
     }
 
     pub fn wanted(&self) -> Wanted {
-        Wanted { generation: self.generation, config: self.config.clone(), mesh: Arc::new(self.mesh(&self.config)) }
+        Wanted { generation: self.generation, config: self.config.clone(), mesh: Arc::new(self.mesh()) }
     }
 
     pub fn generation(&self) -> u64 {
@@ -117,11 +126,7 @@ impl Sources {
 
     fn entry(&self, name: &str) -> Option<Entry> {
         if let Some(Declared { kept, .. }) = self.of_socket.get(name) {
-            return Some(Entry {
-                owner: Owner::Socket,
-                generation: kept.generation,
-                service: kept.service.clone(),
-            });
+            return Some(Entry { owner: Owner::Socket, generation: kept.generation, service: kept.service.clone() });
         }
         let service = self.config.services.iter().find(|service| service.name == name)?;
         let generation = *self.of_file.get(name)?;
@@ -155,7 +160,7 @@ impl Sources {
     /// As [`change`](Sources::change).
     pub fn try_change(&self, edit: &Edit, expected: Option<u64>) -> Result<Mesh, Problem> {
         let declared = self.judged(edit, expected)?;
-        let mut mesh = self.mesh(&self.config);
+        let mut mesh = self.mesh();
         mesh.services.retain(|service| service.name != edit.service);
         mesh.services.extend(declared.map(|declared| declared.service));
         Ok(mesh)
@@ -232,11 +237,9 @@ impl Sources {
     /// # Errors
     /// A service of the socket does not go with it.
     pub fn try_config(&self, config: &Config) -> Result<Mesh, String> {
-        let kept = self.of_socket.iter().map(|(name, declared)| (name.clone(), declared.kept.clone())).collect();
-        let (admitted, _) = self.admit(config, kept)?;
-        let mut mesh = config.mesh(&self.host_name);
-        mesh.services.extend(admitted.into_values().map(|declared| declared.service));
-        Ok(mesh)
+        let kept = self.kept();
+        let (admitted, _) = admit(config, kept)?;
+        Ok(merged(config, &self.host_name, admitted.into_values()))
     }
 
     /// Takes a new configuration. Services of the socket that it defines are the file's from now on.
@@ -244,8 +247,8 @@ impl Sources {
     /// # Errors
     /// As [`try_config`](Sources::try_config); nothing has changed then.
     pub fn reload(&mut self, config: Config) -> Result<u64, String> {
-        let kept = self.of_socket.iter().map(|(name, declared)| (name.clone(), declared.kept.clone())).collect();
-        let (admitted, taken) = self.admit(&config, kept)?;
+        let kept = self.kept();
+        let (admitted, taken) = admit(&config, kept)?;
         let before: BTreeMap<&str, &Service> =
             self.config.services.iter().map(|service| (service.name.as_str(), service)).collect();
         self.generation += 1;
@@ -266,32 +269,6 @@ impl Sources {
         Ok(self.generation)
     }
 
-    /// Those of the socket's services that go on beside that configuration, and the names of those that it takes.
-    fn admit(
-        &self,
-        config: &Config,
-        mut kept: BTreeMap<String, Kept>,
-    ) -> Result<(BTreeMap<String, Declared>, Vec<String>), String> {
-        let taken: Vec<String> =
-            config.services.iter().filter_map(|service| kept.remove(&service.name).map(|kept| kept.service.name)).collect();
-        let texts: Vec<Value> =
-            kept.values().map(|kept| serde_json::to_value(&kept.service)).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
-        let judged = judge(&texts.iter().collect::<Vec<_>>(), config, &[]).map_err(|misfits| {
-            let names: Vec<&String> = kept.keys().collect();
-            let told = misfits.iter().map(|misfit| {
-                let name = names.get(misfit.service).map_or("?", |name| name.as_str());
-                format!(
-                    "service {name} of the control socket does not go with this file: {}; \
-                     `meshctl service rm {name}`, or another file, would do",
-                    fault(misfit)
-                )
-            });
-            told.collect::<Vec<_>>().join("\n")
-        })?;
-        let declared = kept.into_iter().zip(judged).map(|((name, kept), service)| (name, Declared { kept, service }));
-        Ok((declared.collect(), taken))
-    }
-
     /// What the file has taken over is kept no longer.
     fn hand_over(&mut self, taken: Vec<String>) {
         if taken.is_empty() {
@@ -310,11 +287,47 @@ impl Sources {
         }
     }
 
-    fn mesh(&self, config: &Config) -> Mesh {
-        let mut mesh = config.mesh(&self.host_name);
-        mesh.services.extend(self.of_socket.values().map(|declared| declared.service.clone()));
-        mesh
+    fn kept(&self) -> BTreeMap<String, Kept> {
+        self.of_socket.iter().map(|(name, declared)| (name.clone(), declared.kept.clone())).collect()
     }
+
+    fn mesh(&self) -> Mesh {
+        merged(&self.config, &self.host_name, self.of_socket.values().cloned())
+    }
+}
+
+/// Those of the socket's services that go on beside that configuration, and the names of those that it takes.
+fn admit(
+    config: &Config,
+    mut kept: BTreeMap<String, Kept>,
+) -> Result<(BTreeMap<String, Declared>, Vec<String>), String> {
+    let taken: Vec<String> =
+        config.services.iter().filter_map(|service| kept.remove(&service.name).map(|kept| kept.service.name)).collect();
+    let texts: Vec<Value> = kept
+        .values()
+        .map(|kept| serde_json::to_value(&kept.service))
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())?;
+    let judged = judge(&texts.iter().collect::<Vec<_>>(), config, &[]).map_err(|misfits| {
+        let names: Vec<&String> = kept.keys().collect();
+        let told = misfits.iter().map(|misfit| {
+            let name = names.get(misfit.service).map_or("?", |name| name.as_str());
+            format!(
+                "service {name} of the control socket does not go with this file: {}; \
+                 `meshctl service rm {name}`, or another file, would do",
+                fault(misfit)
+            )
+        });
+        told.collect::<Vec<_>>().join("\n")
+    })?;
+    let declared = kept.into_iter().zip(judged).map(|((name, kept), service)| (name, Declared { kept, service }));
+    Ok((declared.collect(), taken))
+}
+
+fn merged(config: &Config, host_name: &str, declared: impl Iterator<Item = Declared>) -> Mesh {
+    let mut mesh = config.mesh(host_name);
+    mesh.services.extend(declared.map(|declared| declared.service));
+    mesh
 }
 
 fn refuse(misfits: &[Misfit]) -> Problem {

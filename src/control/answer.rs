@@ -63,7 +63,8 @@ impl<S: Send + Sync> FromRequest<S> for Given {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
-        let too_long = || Problem::new(413, "body too long", format!("a body of at most {LONGEST_BODY} bytes would do"));
+        let too_long =
+            || Problem::new(413, "body too long", format!("a body of at most {LONGEST_BODY} bytes would do"));
         let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
         if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > LONGEST_BODY as u64) {
             return Err(too_long());
@@ -78,7 +79,9 @@ impl<S: Send + Sync> FromRequest<S> for Given {
         if bytes.is_empty() {
             return Err(Problem::malformed("there is no body; one of JSON would do"));
         }
-        serde_json::from_slice(&bytes).map(Given).map_err(|error| Problem::malformed(format!("the body is not JSON: {error}")))
+        serde_json::from_slice(&bytes)
+            .map(Given)
+            .map_err(|error| Problem::malformed(format!("the body is not JSON: {error}")))
     }
 }
 

@@ -55,7 +55,8 @@ impl Listener {
         if StdStream::connect(path).is_ok() {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "another program listens there"));
         }
-        if fs::symlink_metadata(path).is_ok_and(|there| !std::os::unix::fs::FileTypeExt::is_socket(&there.file_type())) {
+        if fs::symlink_metadata(path).is_ok_and(|there| !std::os::unix::fs::FileTypeExt::is_socket(&there.file_type()))
+        {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
         }
         if let Some(directory) = path.parent() {
@@ -94,13 +95,18 @@ impl Listener {
                     continue;
                 }
             };
-            let Ok(peer) = stream.peer_cred().map(|cred| Peer { uid: cred.uid(), gid: cred.gid(), pid: cred.pid() }) else {
+            let Ok(peer) = stream.peer_cred().map(|cred| Peer { uid: cred.uid(), gid: cred.gid(), pid: cred.pid() })
+            else {
                 continue;
             };
             let slot = slots.clone().take(peer.uid);
             let refusal = if !peer.may_connect(self.group) {
                 warn!(uid = peer.uid, pid = peer.pid, "refused on the control socket");
-                Some(Problem::new(403, "not allowed", format!("uid {} is neither root nor of the group of [control]", peer.uid)))
+                Some(Problem::new(
+                    403,
+                    "not allowed",
+                    format!("uid {} is neither root nor of the group of [control]", peer.uid),
+                ))
             } else if slot.is_none() {
                 metrics.control_refused.inc();
                 Some(Problem::new(503, "too many connections", "others have as many as there may be; try again"))

@@ -21,7 +21,8 @@ impl Peer {
 
     /// SO_PEERCRED does not have them. Who comes here got past the socket's mode already: this is the second look.
     fn groups(&self) -> Vec<u32> {
-        let status = self.pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok()).unwrap_or_default();
+        let status =
+            self.pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok()).unwrap_or_default();
         read_groups(&status)
     }
 }

@@ -105,13 +105,16 @@ impl Edit {
                 return Err(Problem::fault("name", detail));
             }
             Some(_) => {}
-            None => return Err(Problem::malformed("a service is a JSON object such as {\"port\": [{\"published\": 80}]}")),
+            None => {
+                return Err(Problem::malformed("a service is a JSON object such as {\"port\": [{\"published\": 80}]}"));
+            }
         }
         Ok(Some(service))
     }
 
     fn port_index(&self, service: &mut Value, port: PortName) -> Result<usize, Problem> {
-        let is_it = |value: &Value| serde_json::from_value::<Port>(value.clone()).is_ok_and(|it| it.name() == Some(port));
+        let is_it =
+            |value: &Value| serde_json::from_value::<Port>(value.clone()).is_ok_and(|it| it.name() == Some(port));
         let found = list(service, "port")?.iter().position(is_it);
         found.ok_or_else(|| Problem::not_found(format!("service {} has no port {port}", self.service)))
     }
@@ -136,12 +139,7 @@ impl Edit {
         list(owner, "backend")
     }
 
-    fn backend_index(
-        &self,
-        service: &mut Value,
-        of: Option<PortName>,
-        address: &IpAddr,
-    ) -> Result<usize, Problem> {
+    fn backend_index(&self, service: &mut Value, of: Option<PortName>, address: &IpAddr) -> Result<usize, Problem> {
         let found = position(self.backends(service, of)?, address);
         let whose = of.map_or(format!("service {}", self.service), |port| format!("port {port}"));
         found.ok_or_else(|| Problem::not_found(format!("{whose} has no backend {address}")))

@@ -70,6 +70,17 @@ impl Store {
         Ok(Found { store, services, generation, refused })
     }
 
+    /// The services that are kept, read without touching anything.
+    pub fn peek(directory: &Path) -> BTreeMap<String, Kept> {
+        let store = Store { directory: directory.to_owned(), reserved: 0 };
+        let files = fs::read_dir(store.services()).into_iter().flatten().flatten();
+        let good = files.filter_map(|entry| {
+            let name = entry.file_name().to_str()?.strip_suffix(".json")?.to_owned();
+            Some((name.clone(), read_file(&entry.path(), &name).ok()?))
+        });
+        good.collect()
+    }
+
     /// Makes the changes last: services as they are now, or `None` where they are gone.
     ///
     /// # Errors

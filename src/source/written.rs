@@ -6,8 +6,10 @@ use crate::mesh::{self, BackendState, NetnsRef, Protocol, Scheduler};
 /// Terse: what all ports have in common is the service's, and what is the default is left out.
 pub fn write(service: &mesh::Service) -> Service {
     let first = service.ports.first();
-    let scheduling = first.map(|port| &port.scheduling).filter(|one| service.ports.iter().all(|port| port.scheduling == **one));
-    let backends = first.map(|port| &port.backends).filter(|one| service.ports.iter().all(|port| port.backends == **one));
+    let scheduling =
+        first.map(|port| &port.scheduling).filter(|one| service.ports.iter().all(|port| port.scheduling == **one));
+    let backends =
+        first.map(|port| &port.backends).filter(|one| service.ports.iter().all(|port| port.backends == **one));
     let ports = service.ports.iter().map(|port| Port {
         published: if port.published.is_single() {
             Published::Port(port.published.first)
