@@ -12,7 +12,7 @@ use crate::lab::{BACKENDS4, Lab, Tcp, eventually};
 fn programs() -> Option<String> {
     let programs = std::env::var("MESHD_PROMETHEUS").ok().filter(|programs| !programs.is_empty());
     if programs.is_none() {
-        let missing = "no Prometheus: set MESHD_PROMETHEUS=$(scripts/prometheus)";
+        let missing = "no Prometheus: set MESHD_PROMETHEUS=$(scripts/prometheus --fetch)";
         assert!(std::env::var_os("CI").is_none(), "{missing}");
         println!("skipped: {missing}");
     }

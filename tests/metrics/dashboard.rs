@@ -9,7 +9,7 @@ use super::made_up::{everything, text};
 
 const DASHBOARD: &str = include_str!("../../config/grafana.json");
 
-fn dashboard() -> Value {
+pub fn dashboard() -> Value {
     serde_json::from_str(DASHBOARD).expect("it is JSON")
 }
 
@@ -23,7 +23,7 @@ fn panels(dashboard: &Value) -> Vec<&Value> {
 }
 
 /// The expressions of all panels and variables.
-fn expressions(dashboard: &Value) -> Vec<&str> {
+pub fn expressions(dashboard: &Value) -> Vec<&str> {
     let targets = panels(dashboard).into_iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
     let variables = dashboard["templating"]["list"].as_array().into_iter().flatten();
     let queries = variables.filter_map(|variable| variable["query"]["query"].as_str());
