@@ -1,0 +1,1 @@
+//! Many clients at once, at random: what is acknowledged is what is, in the daemon and in the kernel.
