@@ -9,7 +9,7 @@ mod reconcile;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use sd_notify::NotifyState;
@@ -157,12 +157,20 @@ impl Daemon {
             warn!("changes by others are only seen from time to time: {error}");
         }
         let mut pace = Pace::new(Instant::now());
+        // Half of what systemd allows, so that one late ping does no harm.
+        let patience = sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |limit| limit / 2);
+        let mut ping = Instant::now();
         loop {
             let wake = pace.next(&self.reconciler);
             let event = tokio::select! {
                 event = signals.next() => event,
                 Some(event) = events.recv() => event,
                 () = tokio::time::sleep_until(wake.into()) => Event::Check,
+                () = tokio::time::sleep_until(ping.into()) => {
+                    notify(&[NotifyState::Watchdog]);
+                    ping = Instant::now() + patience;
+                    continue;
+                }
             };
             match event {
                 Event::Reload => self.reload(),
