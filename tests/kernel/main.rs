@@ -9,6 +9,8 @@ mod clashes;
 mod cleanup;
 mod closed;
 mod control;
+mod control_events;
+mod control_limits;
 mod control_many;
 mod crash;
 mod elsewhere;
