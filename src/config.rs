@@ -9,6 +9,7 @@
 
 mod clash;
 mod error;
+mod nearest;
 mod network;
 mod reader;
 mod services;
@@ -25,11 +26,13 @@ use reader::Section;
 use services::{LONGEST_TIMEOUT, Sites};
 
 pub use error::{Error, Errors};
+pub use nearest::nearest;
 
 const ROOT: &[&str] = &["node", "ingress", "gateway", "ipvs", "metrics", "control", "service"];
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9326);
-const DEFAULT_SOCKET: &str = "/run/meshd/meshd.sock";
+/// Where meshctl looks, too.
+pub const DEFAULT_SOCKET: &str = "/run/meshd/meshd.sock";
 const DEFAULT_GROUP: &str = "meshd";
 
 /// Everything that the configuration says, defaults filled in.

@@ -7,10 +7,16 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::objects::{PortRange, Protocol};
+
+/// Anything of all this that goes through the socket, whole.
+pub trait Message: Serialize + DeserializeOwned {}
+
+impl<T: Serialize + DeserializeOwned> Message for T {}
 
 /// A service, in the keys of `[[service]]`; what is absent has its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
