@@ -7,6 +7,7 @@
 //!
 //! `config/services.toml` shows every key with its default.
 
+mod beside;
 mod clash;
 mod error;
 mod nearest;
@@ -25,6 +26,7 @@ use error::{At, Findings};
 use reader::Section;
 use services::{LONGEST_TIMEOUT, Sites};
 
+pub use beside::{Misfit, judge};
 pub use error::{Error, Errors};
 pub use nearest::nearest;
 
@@ -33,6 +35,7 @@ const ROOT: &[&str] = &["node", "ingress", "gateway", "ipvs", "metrics", "contro
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9326);
 /// Where meshctl looks, too.
 pub const DEFAULT_SOCKET: &str = "/run/meshd/meshd.sock";
+const DEFAULT_STATE: &str = "/var/lib/meshd";
 const DEFAULT_GROUP: &str = "meshd";
 
 /// Everything that the configuration says, defaults filled in.
@@ -49,13 +52,23 @@ pub struct Config {
 }
 
 /// `[node]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// `None`: the host's name.
     pub name: Option<String>,
     /// How other nodes reach this one: the local end of the VXLAN tunnel.
     pub address: Option<IpAddr>,
     pub on_stop: OnStop,
+    /// Where the services of the control socket are kept.
+    pub state_dir: PathBuf,
+    /// Whether the file is read again by itself when it changes.
+    pub watch: bool,
+}
+
+impl Default for Node {
+    fn default() -> Node {
+        Node { name: None, address: None, on_stop: OnStop::default(), state_dir: DEFAULT_STATE.into(), watch: false }
+    }
 }
 
 /// What becomes of the kernel's objects when meshd stops.
@@ -73,6 +86,8 @@ pub enum OnStop {
 pub struct Metrics {
     /// Port 0 is any that is free.
     pub listen: SocketAddr,
+    /// Whether each backend has series of its own.
+    pub backends: bool,
 }
 
 /// `[control]`.
@@ -153,7 +168,7 @@ fn taken(metrics: &Metrics, ingress: Option<&Ingress>) -> Vec<(PortRange, &'stat
 
 /// With the place of its address.
 fn node(root: &Section<'_>) -> (Node, Option<At<IpAddr>>) {
-    let section = root.section("node", "[node]", &["name", "address", "on_stop"]);
+    let section = root.section("node", "[node]", &["name", "address", "on_stop", "state_dir", "watch"]);
     let wanted = "a name of 1 to 63 characters from A-Z, a-z, 0-9, `_`, `.` and `-`";
     let name = section.text("name", wanted, |text| services::is_name(text).then(|| text.to_owned()));
     let wanted = "an IPv4 or IPv6 address at which other nodes reach this one";
@@ -165,19 +180,30 @@ fn node(root: &Section<'_>) -> (Node, Option<At<IpAddr>>) {
         "remove" => Some(OnStop::Remove),
         _ => None,
     });
+    // What is kept below it has names of up to 80 bytes.
+    let state_dir = section.text("state_dir", "an absolute path of at most 4000 bytes", |text| {
+        (text.starts_with('/') && text.len() <= 4000 && !text.contains(char::is_control)).then_some(text)
+    });
+    let watch = section.boolean("watch");
     let node = Node {
         name: name.map(|name| name.value),
         address: address.map(|address| address.value),
         on_stop: on_stop.map(|on_stop| on_stop.value).unwrap_or_default(),
+        state_dir: state_dir.map_or(DEFAULT_STATE, |directory| directory.value).into(),
+        watch: watch.is_some_and(|watch| watch.value),
     };
     (node, address)
 }
 
 fn metrics(root: &Section<'_>) -> Metrics {
-    let section = root.section("metrics", "[metrics]", &["listen"]);
+    let section = root.section("metrics", "[metrics]", &["listen", "backends"]);
     let wanted = "an address and a port such as \"127.0.0.1:9326\" or \"[::1]:9326\"";
     let listen = section.text("listen", wanted, |text| text.parse().ok());
-    Metrics { listen: listen.map_or(DEFAULT_LISTEN, |listen| listen.value) }
+    let backends = section.boolean("backends");
+    Metrics {
+        listen: listen.map_or(DEFAULT_LISTEN, |listen| listen.value),
+        backends: backends.is_none_or(|backends| backends.value),
+    }
 }
 
 fn control(root: &Section<'_>) -> Control {

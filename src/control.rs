@@ -1,1 +1,145 @@
+//! The control socket: HTTP and JSON on a Unix socket, for meshctl, for curl, for any program.
+//!
+//! ```text
+//! connection ─► server (who is it? limits) ─► routes ─┬─ Request ─► the sources' thread: what is wanted
+//!                                                     └─ Question ─► the daemon's loop: what the kernel has
+//! ```
+//!
+//! [`protocol`] is what is said, shared with meshctl; `/v1/openapi.json` describes it.
+
+mod answer;
 pub mod protocol;
+mod routes;
+pub mod server;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::kernel::peer::Peer;
+use crate::mesh::Mesh;
+use crate::metrics::Metrics;
+use crate::source::Edit;
+use protocol::{Entry, Event, Problem, Services, Traffic};
+
+pub use routes::{document, router};
+
+pub type Reply<T> = oneshot::Sender<T>;
+
+/// Who wants a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    Peer(Peer),
+    Signal,
+    /// The configuration file changed.
+    Watch,
+}
+
+/// What is asked of the sources. Changes are answered once they are kept.
+#[derive(Debug)]
+pub enum Request {
+    List(Reply<Services>),
+    Get(String, Reply<Result<Entry, Problem>>),
+    Change {
+        edit: Edit,
+        expected: Option<u64>,
+        who: Who,
+        since: Instant,
+        reply: Reply<Result<Change, Problem>>,
+    },
+    /// The mesh as it would be.
+    TryChange {
+        edit: Edit,
+        expected: Option<u64>,
+        reply: Reply<Result<Mesh, Problem>>,
+    },
+    Reload {
+        who: Who,
+        since: Instant,
+        reply: Reply<Result<Change, Problem>>,
+    },
+    TryReload(Reply<Result<Mesh, Problem>>),
+    Summary(Reply<Summary>),
+}
+
+/// What is asked of the daemon's loop.
+#[derive(Debug)]
+pub enum Question {
+    /// What would be done for that mesh; for the one that is wanted now, if none is given.
+    Plan(Option<Mesh>, Reply<Result<Vec<String>, String>>),
+    Traffic(Reply<Result<Traffic, String>>),
+    /// Why that mesh cannot be on this host.
+    Preflight(Mesh, Reply<Result<(), String>>),
+}
+
+/// A change that was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub generation: u64,
+    /// False: it was so already.
+    pub changed: bool,
+}
+
+/// What the sources know, for the status.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    pub generation: u64,
+    pub node: String,
+    pub services: usize,
+    pub ports: usize,
+    pub backends: usize,
+    pub path: String,
+    pub refused_reload: Option<String>,
+    pub state_dir: String,
+    pub refused_files: Vec<String>,
+}
+
+/// The daemon's last look at the kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Looked {
+    /// The generation that it was for.
+    pub generation: u64,
+    /// The newest generation that the kernel holds in full.
+    pub programmed: u64,
+    /// The steps that failed.
+    pub failures: Arc<Vec<String>>,
+    /// Seconds.
+    pub took: f64,
+    pub timeouts: Option<protocol::Timeouts>,
+    /// Things mended since the start.
+    pub repaired: u64,
+}
+
+/// All that the routes need.
+#[derive(Clone)]
+pub struct Control {
+    pub requests: mpsc::Sender<Request>,
+    pub questions: mpsc::Sender<Question>,
+    pub looked: watch::Receiver<Looked>,
+    pub events: broadcast::Sender<Event>,
+    pub metrics: Metrics,
+    pub started: Instant,
+}
+
+impl Control {
+    /// Asks the sources.
+    ///
+    /// # Errors
+    /// meshd is stopping.
+    pub async fn request<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| Problem::stopping())?;
+        answer.await.map_err(|_| Problem::stopping())
+    }
+
+    /// Asks the daemon's loop, which may be busy with the kernel.
+    ///
+    /// # Errors
+    /// As [`request`](Control::request).
+    pub async fn question<T>(&self, question: impl FnOnce(Reply<T>) -> Question) -> Result<T, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.questions.send(question(reply)).await.map_err(|_| Problem::stopping())?;
+        answer.await.map_err(|_| Problem::stopping())
+    }
+}

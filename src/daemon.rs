@@ -1,14 +1,19 @@
 //! The loop: events come in; the mesh, its difference to the kernel, and the steps go out.
 //!
-//! The daemon is the only owner of a [`Kernel`]. It works on the main thread, one event at a time; listeners
-//! run beside it and send events.
+//! The loop is the only owner of a [`Kernel`], and works on the main thread, one event at a time. What is wanted has
+//! an owner of its own, a thread beside it ([`intent`]). Listeners run beside both and ask them.
 
+mod intent;
 mod preflight;
 mod reconcile;
+mod traffic;
+mod watch_file;
+mod work;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow};
@@ -16,50 +21,66 @@ use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info, warn};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, OnStop};
-use crate::kernel::lock::Lock;
+use crate::config::Config;
+use crate::control::server::Listener;
+use crate::control::{self, Control, Looked, Question};
+use crate::kernel::lock::{self, Lock};
 use crate::kernel::surroundings::host_name;
 use crate::kernel::{Kernel, Names, ipvs, probe};
-use crate::mesh::Mesh;
-use crate::metrics::{self, Metrics, Traffic};
-use crate::plan::{self, Plan};
-use crate::source::file;
-use reconcile::{Pace, Reconciler};
+use crate::metrics::{self, Exposition, Metrics};
+use crate::plan::Plan;
+use crate::source::file::Signature;
+use crate::source::{self, Sources};
+use intent::Intent;
+use reconcile::{Reconciler, unix_time};
+use work::{Loop, Watched};
 
 /// All that can happen to the daemon.
 enum Event {
-    /// Read the configuration again.
-    Reload,
     Stop,
     /// Compare the kernel with what is wanted.
     Check,
+    /// Something else is wanted.
+    Wanted,
     /// The kernel told of a change that is not ours.
     Changed,
     /// Someone asks for the metrics.
-    Scrape(oneshot::Sender<Result<String, String>>),
+    Scrape(oneshot::Sender<Result<Exposition, String>>),
+    /// Someone asks on the control socket.
+    Asked(Question),
+    /// SIGHUP: the file is to be read again.
+    Hangup,
+    /// systemd's watchdog is to hear that we are alive.
+    Alive,
 }
 
 /// Events that wait, at the most; who sends more waits too.
 const QUEUE: usize = 64;
+const REQUESTS: usize = 1024;
+/// What listeners may be behind.
+const EVENTS: usize = 1024;
 /// Namespace and bridge where no configuration names them.
 const DEFAULT_SANDBOX: &str = "ingress_sbox";
 const DEFAULT_BRIDGE: &str = "mesh_gwbridge";
 
+/// Ready to run.
 pub struct Daemon {
-    path: PathBuf,
-    config: Config,
-    mesh: Mesh,
+    sources: Sources,
+    read: Option<Signature>,
     kernel: Kernel,
     metrics: Metrics,
-    reconciler: Reconciler,
     /// Held until the process ends.
-    _lock: Lock,
+    _locks: Vec<Lock>,
 }
+
+/// What is kept of the control socket's services does not go with the file.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Misconfigured(String);
 
 /// Starts the log on standard error: RUST_LOG chooses what, `info` if it is not set.
 pub fn start_log() {
@@ -87,8 +108,7 @@ pub fn names(config: Option<&Config>) -> Names {
 /// The plan that would be carried out now.
 pub fn dry_run(config: &Config) -> anyhow::Result<Plan> {
     let mut kernel = Kernel::open(names(Some(config)))?;
-    let wanted = reconcile::wanted(&mut kernel, &config.mesh(&host_name()))?;
-    Ok(plan::diff(&kernel.observe(&wanted)?, &wanted))
+    reconcile::plan(&mut kernel, &source::peek(config, &host_name()).map_err(Misconfigured)?)
 }
 
 /// Removes all that is ours, from whatever state.
@@ -114,21 +134,30 @@ pub fn clean_up(config: Option<&Config>) -> anyhow::Result<ExitCode> {
 
 impl Daemon {
     /// Builds all that can fail at start: what is missing is named, with what to do.
-    pub fn start(path: PathBuf, config: Config) -> anyhow::Result<Daemon> {
+    pub fn start(path: PathBuf, config: Config, read: Option<Signature>) -> anyhow::Result<Daemon> {
         if let Some(missing) = probe::missing_capabilities().into_iter().next() {
             return Err(anyhow!(missing));
         }
         let names = names(Some(&config));
-        let lock = Lock::take(&names, &path.display().to_string())?;
+        let about = path.display().to_string();
+        let mut locks = vec![Lock::take(&names, &about)?];
+        let state_dir = &config.node.state_dir;
+        match Lock::hold(&state_dir.join("lock"), &format!("[node] state_dir {}", state_dir.display()), &about) {
+            Ok(lock) => locks.push(lock),
+            Err(held @ lock::Error::Held { .. }) => return Err(held.into()),
+            // The sources say what does not work then.
+            Err(lock::Error::Io { .. }) => {}
+        }
         let mut kernel = Kernel::open(names)?;
         kernel.has_ipvs().map_err(|error: ipvs::OpenError| anyhow!(error))?;
-        let mesh = config.mesh(&host_name());
-        let problems = preflight::problems(&mut kernel, &mesh)?;
+        let sources = Sources::open(path, config, &host_name()).map_err(Misconfigured)?;
+        let wanted = sources.wanted();
+        let problems = preflight::problems(&mut kernel, &wanted.mesh)?;
         if !problems.is_empty() {
             return Err(anyhow!(problems.join("\nmeshd: ")));
         }
         let metrics = Metrics::new()?;
-        Ok(Daemon { path, config, mesh, kernel, metrics, reconciler: Reconciler::default(), _lock: lock })
+        Ok(Daemon { sources, read, kernel, metrics, _locks: locks })
     }
 
     /// Works until it is told to stop.
@@ -137,134 +166,66 @@ impl Daemon {
         runtime.block_on(self.serve())
     }
 
-    async fn serve(mut self) -> anyhow::Result<ExitCode> {
-        let (sender, mut events) = mpsc::channel(QUEUE);
-        let listen = self.config.metrics.listen;
+    async fn serve(self) -> anyhow::Result<ExitCode> {
+        let Daemon { sources, read, kernel, metrics, _locks } = self;
+        let wanted = sources.wanted();
+        let path = sources.path.clone();
+        let config = wanted.config.clone();
+        let (sender, events) = mpsc::channel(QUEUE);
+        let (questions, asked) = mpsc::channel(QUEUE);
+        let (requests, intents) = mpsc::channel(REQUESTS);
+        let (wanted, current) = watch::channel(wanted);
+        let (pending, accepted) = mpsc::unbounded_channel();
+        let (looked, seen) = watch::channel(Looked::default());
+        let (told, _) = broadcast::channel(EVENTS);
+
+        let listen = config.metrics.listen;
         let listener = TcpListener::bind(listen).await.with_context(|| {
             format!("cannot listen on [metrics] listen = \"{listen}\": free that address or choose another")
         })?;
-        let scrapes = sender.clone();
-        tokio::spawn(metrics::serve(listener, move || scrape(scrapes.clone())));
-        let mut signals = Signals::new()?;
-
-        info!(node = self.mesh.node, metrics = %listen, "started");
-        preflight::warn(&mut self.kernel, &self.mesh);
-        self.reconcile();
-        notify(&[NotifyState::Ready]);
-        // A full queue has news enough in it.
-        let tell = move || !matches!(sender.try_send(Event::Changed), Err(TrySendError::Closed(_)));
-        if let Err(error) = self.kernel.watch(tell) {
-            warn!("changes by others are only seen from time to time: {error}");
-        }
-        let mut pace = Pace::new(Instant::now());
-        loop {
-            let wake = pace.next(&self.reconciler);
-            let event = tokio::select! {
-                event = signals.next() => event,
-                Some(event) = events.recv() => event,
-                () = tokio::time::sleep_until(wake.into()) => Event::Check,
-            };
-            match event {
-                Event::Reload => self.reload(),
-                Event::Check => self.reconcile(),
-                Event::Changed => {
-                    pace.hurry(Instant::now());
-                    self.reconciler.try_again_soon();
-                    continue;
-                }
-                Event::Scrape(answer) => {
-                    // Who asked may have gone.
-                    let _ = answer.send(self.scrape());
-                    continue;
-                }
-                Event::Stop => break,
-            }
-            pace.looked(Instant::now());
-        }
-        self.stop()
-    }
-
-    fn reconcile(&mut self) {
-        self.reconciler.reconcile(&mut self.kernel, &self.mesh, &self.metrics);
-        self.metrics.services.set(self.mesh.services.len() as i64);
-        let ports = self.mesh.services.iter().flat_map(|service| &service.ports);
-        self.metrics.ports.set(ports.clone().count() as i64);
-        self.metrics.backends.set(ports.map(|port| port.backends.len() as i64).sum());
-    }
-
-    /// A good file takes effect as the smallest plan; a bad one is reported, and nothing changes.
-    fn reload(&mut self) {
-        notify(&[NotifyState::Reloading]);
-        let outcome = file::load(&self.path).map_err(anyhow::Error::from).and_then(|config| self.accept(config));
-        self.metrics.last_reload_success.set(i64::from(outcome.is_ok()));
-        match outcome {
-            Ok(()) => {
-                self.metrics.reloads.with_label_values(&["accepted"]).inc();
-                info!(file = %self.path.display(), "reloaded");
-                preflight::warn(&mut self.kernel, &self.mesh);
-                self.reconcile();
-            }
-            Err(error) => {
-                self.metrics.reloads.with_label_values(&["refused"]).inc();
-                error!("reload refused, nothing was changed: {error:#}");
-            }
-        }
-        notify(&[NotifyState::Ready]);
-    }
-
-    fn accept(&mut self, config: Config) -> anyhow::Result<()> {
-        if names(Some(&config)) != names(Some(&self.config)) {
-            let old = names(Some(&self.config));
-            return Err(anyhow!(
-                "[ingress] namespace and [gateway] bridge cannot change while meshd runs (now {} and {}): stop it, \
-                 run --cleanup with the old file, and start it with the new one",
-                old.sandbox,
-                old.bridge
-            ));
-        }
-        if config.metrics.listen != self.config.metrics.listen {
-            warn!("[metrics] listen takes effect at the next start");
-        }
-        let mesh = config.mesh(&host_name());
-        let problems = preflight::problems(&mut self.kernel, &mesh)?;
-        if !problems.is_empty() {
-            return Err(anyhow!(problems.join("; ")));
-        }
-        self.mesh = mesh;
-        self.config = config;
-        Ok(())
-    }
-
-    fn scrape(&mut self) -> Result<String, String> {
-        let counters = self.kernel.counters().map_err(|error| {
-            self.metrics.scrape_failures.inc();
-            error.to_string()
+        let socket = &config.control.socket;
+        let control = Listener::bind(socket, &config.control.group).with_context(|| {
+            format!("cannot listen on [control] socket = \"{}\": free that path or choose another", socket.display())
         })?;
-        let mut names = std::collections::BTreeMap::new();
-        for service in &self.mesh.services {
-            for port in &service.ports {
-                let range = port.published;
-                let label =
-                    if range.is_single() { range.first.to_string() } else { format!("{}-{}", range.first, range.last) };
-                names.insert(port.mark(), (service.name.clone(), label));
-            }
-        }
-        self.metrics.render(&Traffic { counters, names }).map_err(|error| error.to_string())
-    }
+        let control = Arc::new(control);
+        let scrapes = sender.clone();
+        tokio::spawn(metrics::serve(listener, metrics::Limits::default(), move || scrape(scrapes.clone())));
+        let router = control::router(Control {
+            requests: requests.clone(),
+            questions: questions.clone(),
+            looked: seen.clone(),
+            events: told.clone(),
+            metrics: metrics.clone(),
+            started: Instant::now(),
+        });
+        tokio::spawn(control.clone().serve(router, metrics.clone()));
+        tokio::spawn(watch_file::run(path, current.clone(), requests.clone()));
+        metrics.generation_wanted.set(i64::try_from(current.borrow().generation).unwrap_or(i64::MAX));
+        let intent = Intent {
+            sources,
+            requests: intents,
+            wanted,
+            pending,
+            questions,
+            events: told.clone(),
+            metrics: metrics.clone(),
+            read,
+        };
+        std::thread::Builder::new().name("intent".to_owned()).spawn(move || intent.run())?;
+        info!(node = current.borrow().mesh.node, metrics = %listen, control = %socket.display(), "started");
 
-    fn stop(mut self) -> anyhow::Result<ExitCode> {
-        notify(&[NotifyState::Stopping]);
-        match self.config.node.on_stop {
-            OnStop::Keep => {
-                info!("stopped; the data plane goes on serving");
-                Ok(ExitCode::SUCCESS)
-            }
-            OnStop::Remove => {
-                let failed = reconcile::remove_all(&mut self.kernel)?;
-                info!(failed, "stopped; the data plane is removed");
-                Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-            }
-        }
+        let watched = Watched { events, questions: asked, signals: Signals::new()?, wanted: current, requests, seen };
+        let mut work = Loop {
+            kernel,
+            metrics,
+            reconciler: Reconciler::default(),
+            config: config.clone(),
+            accepted,
+            waiting: Vec::new(),
+            looked,
+            told,
+        };
+        work.run(watched, sender).await
     }
 }
 
@@ -286,14 +247,14 @@ impl Signals {
 
     async fn next(&mut self) -> Event {
         tokio::select! {
-            _ = self.hangup.recv() => Event::Reload,
+            _ = self.hangup.recv() => Event::Hangup,
             _ = self.terminate.recv() => Event::Stop,
             _ = self.interrupt.recv() => Event::Stop,
         }
     }
 }
 
-async fn scrape(events: mpsc::Sender<Event>) -> Result<String, String> {
+async fn scrape(events: mpsc::Sender<Event>) -> Result<Exposition, String> {
     let (sender, answer) = oneshot::channel();
     let gone = || "meshd is stopping".to_owned();
     events.send(Event::Scrape(sender)).await.map_err(|_| gone())?;

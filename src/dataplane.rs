@@ -10,7 +10,7 @@ mod topology;
 
 pub use topology::HOST_END;
 
-use crate::mesh::{Mesh, Port};
+use crate::mesh::{Backend, Mesh, Port};
 use crate::objects::{Family, Objects, Surroundings};
 
 /// All that the mesh needs on a host like that, balanced by IPVS.
@@ -30,7 +30,13 @@ fn speaks_v6(mesh: &Mesh) -> bool {
 /// Whether clients of that family can be served. A port that can't is not published: it is closed, and a
 /// client learns that at once.
 fn serves(port: &Port, family: Family) -> bool {
-    port.backends.iter().any(|backend| Family::of(&backend.address) == family)
+    serving(port, family).next().is_some()
+}
+
+/// The backends of that family that are in the kernel's tables, with the weight they have there.
+fn serving(port: &Port, family: Family) -> impl Iterator<Item = (&Backend, u32)> {
+    let known = port.backends.iter().filter_map(|backend| Some((backend, backend.programmed_weight()?)));
+    known.filter(move |(backend, _)| Family::of(&backend.address) == family)
 }
 
 fn ports(mesh: &Mesh) -> impl Iterator<Item = &Port> {

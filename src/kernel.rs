@@ -12,6 +12,8 @@ pub mod listeners;
 pub mod lock;
 pub mod netns;
 pub mod nft;
+pub mod occupancy;
+pub mod peer;
 pub mod probe;
 pub mod socket;
 pub mod surroundings;
@@ -25,11 +27,12 @@ use std::path::PathBuf;
 
 pub use nix::errno::Errno;
 
-use crate::objects::{Mac, Netns, NetnsRef, Objects, Opening, PortRange, VirtualKey};
+use crate::objects::{Mac, Netns, NetnsRef, Objects, Opening, PortRange, Timeouts, VirtualKey};
 use crate::plan::{Blocked, Step};
 use ipvs::{Ipvs, ServiceCounters};
 use link::Links;
 use nft::Nft;
+use occupancy::Occupancy;
 
 /// Why a step was not done, or something could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -293,6 +296,16 @@ impl Kernel {
             Some(sandbox) => Ok(sandbox.ipvs.counters()?),
             None => Ok(BTreeMap::new()),
         }
+    }
+
+    /// How full the kernel's tables are now. What cannot be read is left out.
+    pub fn occupancy(&self) -> Occupancy {
+        occupancy::read([Netns::Host, Netns::Sandbox].map(|netns| (netns, self.links.netns(netns))))
+    }
+
+    /// IPVS's timeouts, as the sandbox has them; nothing while there is no sandbox.
+    pub fn timeouts(&mut self) -> Result<Option<Timeouts>> {
+        self.sandbox.as_mut().map(|sandbox| Ok(sandbox.ipvs.timeouts()?)).transpose()
     }
 
     pub fn links(&mut self) -> &mut Links {

@@ -8,9 +8,9 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use meshd::config::Config;
-use meshd::daemon::{self, Daemon};
+use meshd::daemon::{self, Daemon, Misconfigured};
 use meshd::kernel::probe;
-use meshd::source::file;
+use meshd::source::file::{self, Signature};
 
 /// sysexits(3), EX_USAGE: the command line or the configuration is wrong.
 const USAGE: u8 = 64;
@@ -54,6 +54,8 @@ fn main() -> ExitCode {
         }
     };
     daemon::start_log();
+    // Before the file is read: what changes from now on is seen as a change.
+    let read = arguments.config.as_deref().and_then(file::signature);
     let config = match load(&arguments) {
         Ok(config) => config,
         Err(error) => {
@@ -61,11 +63,11 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    match run(&arguments, config) {
+    match run(&arguments, config, read) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("meshd: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<Misconfigured>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -75,7 +77,7 @@ fn load(arguments: &Arguments) -> anyhow::Result<Option<Config>> {
     arguments.config.as_deref().map(file::load).transpose().map_err(anyhow::Error::from)
 }
 
-fn run(arguments: &Arguments, config: Option<Config>) -> anyhow::Result<ExitCode> {
+fn run(arguments: &Arguments, config: Option<Config>, read: Option<Signature>) -> anyhow::Result<ExitCode> {
     if arguments.probe {
         let report = probe::run();
         print!("{report}");
@@ -98,5 +100,5 @@ fn run(arguments: &Arguments, config: Option<Config>) -> anyhow::Result<ExitCode
         return Ok(ExitCode::SUCCESS);
     }
     let path = arguments.config.clone().context("--config is needed")?;
-    Daemon::start(path, config)?.run()
+    Daemon::start(path, config, read)?.run()
 }

@@ -102,8 +102,43 @@ pub struct Backend {
     pub address: IpAddr,
     /// Relative weight, 0 to 65535; 0: no new connections.
     pub weight: u32,
+    pub state: BackendState,
     /// The network namespace that meshd attaches to the overlay, if it is meshd who does it.
     pub netns: Option<NetnsRef>,
+}
+
+/// What the operator lets a backend do (haproxy's ready, drain and maint).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackendState {
+    #[default]
+    Enabled,
+    /// No new connections; those that are open go on. Its weight is remembered.
+    Drain,
+    /// Not there for clients at all.
+    Disabled,
+}
+
+impl BackendState {
+    pub const ALL: [BackendState; 3] = [BackendState::Enabled, BackendState::Drain, BackendState::Disabled];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            BackendState::Enabled => "enabled",
+            BackendState::Drain => "drain",
+            BackendState::Disabled => "disabled",
+        }
+    }
+}
+
+impl Backend {
+    /// The weight that the kernel has; `None`: the backend is not in its tables.
+    pub fn programmed_weight(&self) -> Option<u32> {
+        match self.state {
+            BackendState::Enabled => Some(self.weight),
+            BackendState::Drain => Some(0),
+            BackendState::Disabled => None,
+        }
+    }
 }
 
 impl Port {

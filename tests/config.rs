@@ -9,8 +9,8 @@ use std::net::IpAddr;
 
 use meshd::config::{Config, Control, Metrics, Node, OnStop};
 use meshd::mesh::{
-    Backend, Endpoint4, Endpoint6, Gateway, Ingress, NetnsRef, Port, PortRange, Protocol, Scheduler, SchedulerFlags,
-    Scheduling, Service, Timeouts,
+    Backend, BackendState, Endpoint4, Endpoint6, Gateway, Ingress, NetnsRef, Port, PortRange, Protocol, Scheduler,
+    SchedulerFlags, Scheduling, Service, Timeouts,
 };
 
 const SERVICES: &str = include_str!("../config/services.toml");
@@ -69,14 +69,25 @@ fn round_robin() -> Scheduling {
 }
 
 fn named(address: &str, netns: &str) -> Backend {
-    Backend { address: address.parse().unwrap(), weight: 1, netns: Some(NetnsRef::Name(netns.to_owned())) }
+    Backend {
+        address: address.parse().unwrap(),
+        weight: 1,
+        state: BackendState::Enabled,
+        netns: Some(NetnsRef::Name(netns.to_owned())),
+    }
 }
 
 /// What a configuration is that says nothing but its overlay's addresses.
 fn defaults() -> Config {
     Config {
-        node: Node { name: None, address: None, on_stop: OnStop::Keep },
-        metrics: Metrics { listen: "127.0.0.1:9326".parse().unwrap() },
+        node: Node {
+            name: None,
+            address: None,
+            on_stop: OnStop::Keep,
+            state_dir: "/var/lib/meshd".into(),
+            watch: false,
+        },
+        metrics: Metrics { listen: "127.0.0.1:9326".parse().unwrap(), backends: true },
         control: Control { socket: "/run/meshd/meshd.sock".into(), group: "meshd".to_owned() },
         ingress: Ingress {
             v4: Some(Endpoint4 { subnet: "10.255.0.0/16".parse().unwrap(), address: "10.255.0.3".parse().unwrap() }),
@@ -113,12 +124,14 @@ fn every_key_is_read() {
               persistence_mask = "255.255.254.0", persistence_mask6 = 56, one_packet = false,
               port = [{ published = "53", protocol = "sctp" },
                       { published = 54, target = 5353, protocol = "sctp", persistence = 0 }],
-              backend = [{ address = "2001:db8::1", weight = 0 }] },
+              backend = [{ address = "2001:db8::1", weight = 0, state = "drain" }] },
         ]
         [node]
         name = "node-1"
         address = "192.168.50.1"
         on_stop = "remove"
+        state_dir = "/srv/mesh"
+        watch = true
         [ingress]
         subnet = "10.1.0.0/24"
         address = "10.1.0.9"
@@ -139,6 +152,7 @@ fn every_key_is_read() {
         udp = 30
         [metrics]
         listen = "[::]:9000"
+        backends = false
         [control]
         socket = "/tmp/m.sock"
         group = "wheel"
@@ -149,8 +163,10 @@ fn every_key_is_read() {
             name: Some("node-1".to_owned()),
             address: Some("192.168.50.1".parse().unwrap()),
             on_stop: OnStop::Remove,
+            state_dir: "/srv/mesh".into(),
+            watch: true,
         },
-        metrics: Metrics { listen: "[::]:9000".parse().unwrap() },
+        metrics: Metrics { listen: "[::]:9000".parse().unwrap(), backends: false },
         control: Control { socket: "/tmp/m.sock".into(), group: "wheel".to_owned() },
         ingress: Ingress {
             v4: Some(Endpoint4 { subnet: "10.1.0.0/24".parse().unwrap(), address: "10.1.0.9".parse().unwrap() }),
@@ -181,7 +197,12 @@ fn every_key_is_read() {
                         persistence_mask6: 56,
                         one_packet: false,
                     },
-                    backends: vec![Backend { address: "2001:db8::1".parse().unwrap(), weight: 0, netns: None }],
+                    backends: vec![Backend {
+                        address: "2001:db8::1".parse().unwrap(),
+                        weight: 0,
+                        state: BackendState::Drain,
+                        netns: None,
+                    }],
                 })
                 .into(),
         }],
@@ -261,7 +282,12 @@ fn the_minimal_example_publishes_one_port() {
         published: PortRange::single(Protocol::Tcp, 8080),
         target: Some(8080),
         scheduling: round_robin(),
-        backends: vec![Backend { address: "10.255.0.41".parse().unwrap(), weight: 1, netns: None }],
+        backends: vec![Backend {
+            address: "10.255.0.41".parse().unwrap(),
+            weight: 1,
+            state: BackendState::Enabled,
+            netns: None,
+        }],
     };
     assert_eq!(config.services, [Service { name: "web".to_owned(), ports: vec![expected] }]);
 }

@@ -41,9 +41,9 @@ pub(super) fn ports(ports: &[PortSite], taken: &[(PortRange, &str)], findings: &
         }
         let before = owners.range(..=(port.protocol, port.last)).next_back();
         if let Some((_, other)) = before.filter(|(_, other)| other.published.value.overlaps(&port)) {
-            let (service, line) = (&other.service, findings.line(other.published.at));
+            let (service, place) = (&other.service, findings.place(other.published.at));
             let relation = relation(&port, &other.published.value);
-            let owner = format!("published by service \"{service}\" at line {line}");
+            let owner = format!("published by service \"{service}\"{place}");
             findings.report(at, format!("{site} {relation} {owner}; a protocol and port has one owner"));
             continue;
         }
@@ -151,11 +151,11 @@ pub(super) fn namespaces(backends: &[&BackendSite], ingress: &IngressRead, findi
         let trouble = if own.contains(&file) {
             format!("namespace {name} is meshd's own; a backend's would do")
         } else if spelled.value != *name {
-            let (other, line) = (&spelled.value, findings.line(spelled.at));
-            format!("namespace {name} is called {other} at line {line}; one name for it would do")
+            let (other, place) = (&spelled.value, findings.place(spelled.at));
+            format!("namespace {name} is called {other}{place}; one name for it would do")
         } else if attached.value != *name {
-            let (other, line) = (&attached.value, findings.line(attached.at));
-            format!("backend {address} is in namespace {other} at line {line}, here in {name}; one of them would do")
+            let (other, place) = (&attached.value, findings.place(attached.at));
+            format!("backend {address} is in namespace {other}{place}, here in {name}; one of them would do")
         } else {
             continue;
         };
@@ -192,11 +192,11 @@ pub(super) fn macs(backends: &[&BackendSite], ingress: &IngressRead, findings: &
             }
             Entry::Occupied(owner) => {
                 let (mac, Leg { name, address, at }) = (owner.key(), owner.get());
-                let line = findings.line(*at);
+                let place = findings.place(*at);
                 findings.report(
                     leg.at,
                     format!(
-                        "{} {} makes the same MAC {mac} as {name} {address} at line {line}; \
+                        "{} {} makes the same MAC {mac} as {name} {address}{place}; \
                          an address with other last 32 bits would do",
                         leg.name, leg.address
                     ),

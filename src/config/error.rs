@@ -62,12 +62,17 @@ pub(super) struct At<T> {
     pub at: usize,
 }
 
+/// Of what was accepted before, from another text. (No value stands at the first byte: a key comes before it.)
+pub(super) const ELSEWHERE: usize = 0;
+
 /// Collects what is wrong while a text is read. Shared by all readers, hence the cell.
 pub(super) struct Findings<'t> {
     text: &'t str,
     file: &'t str,
     /// The byte at which each line begins.
     lines: Vec<usize>,
+    /// What stands at a byte, where a line says nothing to who wrote the text.
+    name: Option<&'t dyn Fn(usize) -> String>,
     found: RefCell<Vec<At<String>>>,
 }
 
@@ -75,7 +80,12 @@ impl<'t> Findings<'t> {
     pub fn new(text: &'t str, file: &'t str) -> Findings<'t> {
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let lines = std::iter::once(0).chain(breaks.map(|(offset, _)| offset + 1)).collect();
-        Findings { text, file, lines, found: RefCell::default() }
+        Findings { text, file, lines, name: None, found: RefCell::default() }
+    }
+
+    /// Says where something is by that, instead of by lines.
+    pub fn named(self, name: &'t dyn Fn(usize) -> String) -> Findings<'t> {
+        Findings { name: Some(name), ..self }
     }
 
     pub fn report(&self, at: usize, message: impl Into<String>) {
@@ -94,6 +104,15 @@ impl<'t> Findings<'t> {
         self.found.borrow().len()
     }
 
+    /// ` at line 12`, to be said behind what stands there; nothing of what stands in no text.
+    pub fn place(&self, at: usize) -> String {
+        match self.name {
+            _ if at == ELSEWHERE => String::new(),
+            Some(name) => format!(" at {}", name(at)),
+            None => format!(" at line {}", self.line(at)),
+        }
+    }
+
     /// The number of the line that holds that byte, from 1.
     pub fn line(&self, at: usize) -> usize {
         self.lines.partition_point(|start| *start <= at)
@@ -107,9 +126,13 @@ impl<'t> Findings<'t> {
         1 + before.iter().filter(|byte| *byte & 0xc0 != 0x80).count()
     }
 
+    /// In the order of the text.
+    pub fn into_found(self) -> Vec<At<String>> {
+        sorted(&self.found)
+    }
+
     pub fn into_errors(self) -> Errors {
-        let mut found = self.found.take();
-        found.sort_by_key(|finding| finding.at);
+        let found = sorted(&self.found);
         let error = |At { value: message, at }| Error {
             file: self.file.to_owned(),
             line: self.line(at),
@@ -118,4 +141,10 @@ impl<'t> Findings<'t> {
         };
         Errors(found.into_iter().map(error).collect())
     }
+}
+
+fn sorted(found: &RefCell<Vec<At<String>>>) -> Vec<At<String>> {
+    let mut found = found.take();
+    found.sort_by_key(|finding| finding.at);
+    found
 }

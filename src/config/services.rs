@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use toml::de::DeValue;
 
-use crate::mesh::{Backend, Port, Scheduling, Service};
+use crate::mesh::{Backend, BackendState, Port, Scheduling, Service};
 use crate::objects::{Family, NetnsRef, PortRange, Protocol, Scheduler, SchedulerFlags};
 
 use super::error::At;
@@ -36,7 +36,7 @@ const PORT: &[&str] = &[
     "one_packet",
     "backend",
 ];
-const BACKEND: &[&str] = &["address", "weight", "netns"];
+const BACKEND: &[&str] = &["address", "weight", "state", "netns"];
 
 /// The kernel multiplies seconds by its ticks, up to 1000 of them, in 32 bits.
 pub(super) const LONGEST_TIMEOUT: i64 = 2_147_483;
@@ -294,8 +294,8 @@ fn backends(section: &Section<'_>, sites: &mut Sites) -> Option<Vec<Backend>> {
         let Some((backend, site)) = backend(&section) else { continue };
         let At { value: address, at } = site.address;
         if let Some(first) = listed.get(&address) {
-            let line = section.findings.line(*first);
-            section.report(at, format!("backend {address} is already listed at line {line}; to list it once would do"));
+            let place = section.findings.place(*first);
+            section.report(at, format!("backend {address} is already listed{place}; to list it once would do"));
             continue;
         }
         listed.insert(address, at);
@@ -310,6 +310,9 @@ fn backend(section: &Section<'_>) -> Option<(Backend, BackendSite)> {
         section.lacks("address", "an IPv4 or IPv6 address");
     }
     let weight = section.number("weight", "a whole number", 0..=GREATEST_WEIGHT);
+    let state = section.text("state", choice(BackendState::ALL.map(|state| quoted(state.name()))), |text| {
+        BackendState::ALL.into_iter().find(|state| state.name() == text)
+    });
     let netns = netns(section);
     let address = section.text("address", "an IPv4 or IPv6 address", |text| text.parse::<IpAddr>().ok())?;
     if let Some(kind) = unreachable(address.value) {
@@ -324,6 +327,7 @@ fn backend(section: &Section<'_>) -> Option<(Backend, BackendSite)> {
     let backend = Backend {
         address: address.value,
         weight: weight.map_or(1, |weight| weight.value),
+        state: state.map(|state| state.value).unwrap_or_default(),
         netns: netns.as_ref().map(|netns| netns.value.clone()),
     };
     Some((backend, BackendSite { address, netns }))

@@ -20,7 +20,6 @@ impl<T: Serialize + DeserializeOwned> Message for T {}
 
 /// A service, in the keys of `[[service]]`; what is absent has its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Service {
     /// 1 to 63 of A-Z a-z 0-9 _ . -
     #[serde(default)]
@@ -401,5 +400,37 @@ impl Port {
             Published::Text(text) => text.split('-').map(str::trim).collect::<Vec<_>>().join("-"),
         };
         format!("{}/{ports}", self.protocol.as_deref().unwrap_or("tcp")).parse().ok()
+    }
+}
+
+impl Problem {
+    pub fn new(status: u16, title: &str, detail: impl Into<String>) -> Problem {
+        Problem { status, title: title.to_owned(), detail: detail.into(), errors: Vec::new() }
+    }
+
+    pub fn malformed(detail: impl Into<String>) -> Problem {
+        Problem::new(400, "malformed request", detail)
+    }
+
+    pub fn not_found(detail: impl Into<String>) -> Problem {
+        Problem::new(404, "not found", detail)
+    }
+
+    pub fn conflict(detail: impl Into<String>) -> Problem {
+        Problem::new(409, "conflict", detail)
+    }
+
+    /// All that is wrong with a service.
+    pub fn faults(errors: Vec<Fault>) -> Problem {
+        let detail = errors.iter().map(Fault::to_string).collect::<Vec<_>>().join("; ");
+        Problem { errors, ..Problem::new(422, "not a good service", detail) }
+    }
+
+    pub fn fault(place: &str, detail: String) -> Problem {
+        Problem::faults(vec![Fault { place: place.to_owned(), detail }])
+    }
+
+    pub fn stopping() -> Problem {
+        Problem::new(503, "stopping", "meshd is stopping")
     }
 }

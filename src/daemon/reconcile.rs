@@ -34,6 +34,13 @@ pub fn wanted(kernel: &mut Kernel, mesh: &Mesh) -> anyhow::Result<Objects> {
     Ok(dataplane::objects(mesh, &surroundings))
 }
 
+/// What would be done for that mesh now.
+pub fn plan(kernel: &mut Kernel, mesh: &Mesh) -> anyhow::Result<Plan> {
+    let wanted = wanted(kernel, mesh)?;
+    let seen = kernel.observe(&wanted).context("cannot read what the kernel holds")?;
+    Ok(plan::diff(&seen, &wanted))
+}
+
 /// What is remembered from one look to the next.
 #[derive(Debug, Default)]
 pub struct Reconciler {
@@ -42,9 +49,23 @@ pub struct Reconciler {
     failures: Vec<String>,
     /// The steps that failed.
     unfinished: Vec<Step>,
+    /// Those of them that nobody had asked for.
+    drifting: Vec<Step>,
     /// How often in a row something failed.
     tries: u32,
     took: Duration,
+}
+
+/// What a look came to.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// One line for each step that failed; or one, if the kernel could not be read.
+    pub failures: Vec<String>,
+    /// Those that were done.
+    pub steps: usize,
+    /// Those of them that mended what others had changed.
+    pub mended: Vec<String>,
+    pub took: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,35 +88,61 @@ impl Outcome {
 
 impl Reconciler {
     /// Looks at the kernel, does what is missing, and tells the log and the metrics.
-    pub fn reconcile(&mut self, kernel: &mut Kernel, mesh: &Mesh, metrics: &Metrics) {
+    /// `asked`: something else is wanted since the last look, so what is to be done is no one's fault.
+    pub fn reconcile(&mut self, kernel: &mut Kernel, mesh: &Mesh, metrics: &Metrics, asked: bool) -> Report {
         let start = Instant::now();
-        let outcome = self.converge(kernel, mesh, metrics).unwrap_or_else(|error| {
-            error!("cannot compare the kernel with what is wanted: {error:#}");
+        let (outcome, mut report) = self.converge(kernel, mesh, metrics, asked).unwrap_or_else(|error| {
+            let failure = format!("cannot compare the kernel with what is wanted: {error:#}");
+            error!("{failure}");
             self.tries += 1;
-            Outcome::Failed
+            (Outcome::Failed, Report { failures: vec![failure], ..Report::default() })
         });
         self.took = start.elapsed();
+        report.took = self.took;
         metrics.last_duration.set(self.took.as_secs_f64());
         metrics.reconciles.with_label_values(&[outcome.label()]).inc();
         if outcome != Outcome::Failed {
             metrics.last_success.set(unix_time());
         }
+        report
     }
 
-    fn converge(&mut self, kernel: &mut Kernel, mesh: &Mesh, metrics: &Metrics) -> anyhow::Result<Outcome> {
+    fn converge(
+        &mut self,
+        kernel: &mut Kernel,
+        mesh: &Mesh,
+        metrics: &Metrics,
+        asked: bool,
+    ) -> anyhow::Result<(Outcome, Report)> {
         let wanted = wanted(kernel, mesh)?;
         let seen = kernel.observe(&wanted).context("cannot read what the kernel holds")?;
         let mut plan = plan::diff(&seen, &wanted);
         announce(&plan, &self.unfinished);
         let outcome = if plan.is_empty() { Outcome::Clean } else { Outcome::Changed };
+        let drift = self.drift(&plan, metrics, asked);
         self.take_over_later(&mut plan, &wanted);
         let (unfinished, failures): (Vec<Step>, Vec<String>) = carry_out(kernel, &plan, mesh).into_iter().unzip();
         self.unfinished = unfinished;
         metrics.steps.with_label_values(&["failed"]).inc_by(failures.len() as u64);
         metrics.steps.with_label_values(&["done"]).inc_by((plan.steps.len() - failures.len()) as u64);
-        let failed = !failures.is_empty();
-        self.remember(failures);
-        Ok(if failed { Outcome::Failed } else { outcome })
+        let steps = plan.steps.len() - failures.len();
+        let (drifting, mended): (Vec<Step>, Vec<Step>) =
+            drift.into_iter().partition(|step| self.unfinished.contains(step));
+        self.drifting = drifting;
+        mended.iter().for_each(|step| metrics.drift_repaired.with_label_values(&[step.kind()]).inc());
+        let mended = mended.iter().map(first_line).collect();
+        self.remember(failures.clone());
+        let outcome = if failures.is_empty() { outcome } else { Outcome::Failed };
+        Ok((outcome, Report { failures, steps, mended, took: Duration::ZERO }))
+    }
+
+    /// The steps that nobody asked for. Each is counted once, however often it is tried.
+    fn drift(&self, plan: &Plan, metrics: &Metrics, asked: bool) -> Vec<Step> {
+        let is_drift = |step: &&Step| self.drifting.contains(step) || !asked && !self.unfinished.contains(step);
+        let drift: Vec<Step> = plan.steps.iter().filter(is_drift).cloned().collect();
+        let news = drift.iter().filter(|step| !self.drifting.contains(step));
+        news.for_each(|step| metrics.drift_found.with_label_values(&[step.kind()]).inc());
+        drift
     }
 
     /// A take-over leaves nothing that could be seen. So those that failed are tried again, and at the start all
@@ -195,7 +242,7 @@ fn carry_out(kernel: &mut Kernel, plan: &Plan, mesh: &Mesh) -> Vec<(Step, String
     failed
         .map(|(step, error)| {
             let service = mark_of(step).and_then(|mark| names.get(&mark)).map(|name| format!(" (service {name})"));
-            let first_line = step.to_string().lines().next().unwrap_or_default().to_owned();
+            let first_line = first_line(step);
             let hint = hint(step, &error).map(|hint| format!("; {hint}")).unwrap_or_default();
             let line =
                 format!("cannot {first_line}{}: {:#}{hint}", service.unwrap_or_default(), anyhow::Error::from(error));
@@ -204,7 +251,12 @@ fn carry_out(kernel: &mut Kernel, plan: &Plan, mesh: &Mesh) -> Vec<(Step, String
         .collect()
 }
 
-fn unix_time() -> f64 {
+/// A chain's step lists its rules, too.
+fn first_line(step: &Step) -> String {
+    step.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+pub fn unix_time() -> f64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 

@@ -12,7 +12,7 @@ use crate::objects::{
 };
 
 use super::topology::OVERLAY_LEG;
-use super::{ports, serves, speaks_v6};
+use super::{ports, serves, serving, speaks_v6};
 
 /// The kernel's NF_IP_PRI_MANGLE and NF_IP_PRI_NAT_SRC.
 const MANGLE: i32 = -150;
@@ -56,7 +56,7 @@ fn sysctls(mesh: &Mesh, surroundings: &Surroundings) -> Vec<(&'static str, &'sta
 
 fn maps(mesh: &Mesh) -> BTreeMap<String, Map> {
     let of = |ranges: bool| {
-        let published = ports(mesh).filter(|port| port.published.is_single() != ranges && !port.backends.is_empty());
+        let published = ports(mesh).filter(|port| port.published.is_single() != ranges && is_served(port));
         let elements = published.map(|port| (port.published, MapValue::Mark(port.mark()))).collect();
         Map { kind: MapKind::Mark, ranges, elements }
     };
@@ -93,6 +93,10 @@ fn chains(mesh: &Mesh) -> BTreeMap<String, Chain> {
     ])
 }
 
+fn is_served(port: &Port) -> bool {
+    Family::ALL.into_iter().any(|family| serves(port, family))
+}
+
 fn service(port: &Port, family: Family) -> VirtualService {
     let scheduling = &port.scheduling;
     let prefix = match family {
@@ -100,18 +104,17 @@ fn service(port: &Port, family: Family) -> VirtualService {
         Family::V6 => scheduling.persistence_mask6,
     };
     let persistence = (scheduling.persistence > 0).then_some(Persistence { timeout: scheduling.persistence, prefix });
-    let backends = port.backends.iter().filter(|backend| Family::of(&backend.address) == family);
     VirtualService {
         scheduler: scheduling.scheduler,
         flags: scheduling.flags,
         persistence,
         one_packet: scheduling.one_packet,
-        destinations: backends.map(|backend| destination(port, backend)).collect(),
+        destinations: serving(port, family).map(|(backend, weight)| destination(port, backend, weight)).collect(),
     }
 }
 
-fn destination(port: &Port, backend: &Backend) -> (DestinationKey, Destination) {
+fn destination(port: &Port, backend: &Backend, weight: u32) -> (DestinationKey, Destination) {
     // Port 0 keeps the packet's own port, which is what a range wants.
     let key = DestinationKey { address: backend.address, port: port.target.unwrap_or(0) };
-    (key, Destination { weight: backend.weight })
+    (key, Destination { weight })
 }

@@ -86,11 +86,10 @@ impl Ipvs {
     /// What the vocabulary has no word for (an unknown scheduler, a destination that is tunnelled) is reported
     /// as a value that differs from all that can be wanted, never left out.
     pub fn services(&mut self) -> Result<BTreeMap<VirtualKey, VirtualService>> {
-        let seen = self.read()?.into_iter().map(|(SeenService { key, mut service, .. }, destinations)| {
+        self.read(|SeenService { mut service, .. }, destinations| {
             service.destinations = destinations.iter().map(|seen| (seen.key, seen.destination())).collect();
-            (key, service)
-        });
-        Ok(seen.collect())
+            service
+        })
     }
 
     /// The counters of our services and of their destinations.
@@ -99,10 +98,10 @@ impl Ipvs {
             let SeenDestination { key, weight, active, inactive, persistent, traffic, .. } = seen;
             (key, DestinationCounters { weight, active, inactive, persistent, traffic })
         };
-        let seen = self.read()?.into_iter().map(|(SeenService { key, traffic, .. }, destinations)| {
-            (key, ServiceCounters { traffic, destinations: destinations.into_iter().map(counters).collect() })
-        });
-        Ok(seen.collect())
+        self.read(|SeenService { traffic, .. }, destinations| ServiceCounters {
+            traffic,
+            destinations: destinations.into_iter().map(counters).collect(),
+        })
     }
 
     pub fn timeouts(&mut self) -> Result<Timeouts> {
@@ -161,17 +160,18 @@ impl Ipvs {
         Ok(found)
     }
 
-    /// All that the kernel says of our services. It lists the destinations of one service at a time only, and
-    /// a socket has one listing at a time: so this costs three system calls for each service.
-    fn read(&mut self) -> Result<Vec<(SeenService, Vec<SeenDestination>)>> {
+    /// All that the kernel says of our services; of each what is wanted is kept. It lists the destinations of
+    /// one service at a time only, and a socket has one listing at a time: so this costs three system calls for
+    /// each service.
+    fn read<T>(&mut self, keep: impl Fn(SeenService, Vec<SeenDestination>) -> T) -> Result<BTreeMap<VirtualKey, T>> {
         let question = self.request(Message::get_services());
         let services = self.socket.dump(&question, |_, body| wire::read_service(body))?;
-        let mut all = Vec::with_capacity(services.len());
+        let mut all = BTreeMap::new();
         for service in services {
             let question = self.request(Message::get_destinations(service.key));
             let destinations =
                 self.socket.dump(&question, |_, body| wire::read_destination(body, service.key.family))?;
-            all.push((service, destinations));
+            all.insert(service.key, keep(service, destinations));
         }
         Ok(all)
     }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -17,8 +17,8 @@ pub struct Lock {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("sandbox {sandbox} belongs to another meshd: {holder}")]
-    Held { sandbox: String, holder: String },
+    #[error("{what} belongs to another meshd: {holder}")]
+    Held { what: String, holder: String },
     #[error("cannot lock {}", .path.display())]
     Io {
         path: PathBuf,
@@ -31,10 +31,16 @@ impl Lock {
     /// Takes the lock of a sandbox. `about` says who we are, for those who come later.
     pub fn take(names: &Names, about: &str) -> Result<Lock, Error> {
         let path = names.runtime_directory().join("lock");
-        let failed = |source| Error::Io { path: path.clone(), source };
-        fs::create_dir_all(names.runtime_directory()).map_err(failed)?;
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        Lock::hold(&path, &format!("sandbox {}", names.sandbox), about)
+    }
+
+    /// Takes the lock that is that file, of what is called `what`.
+    pub fn hold(path: &Path, what: &str, about: &str) -> Result<Lock, Error> {
+        let failed = |source| Error::Io { path: path.to_owned(), source };
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory).map_err(failed)?;
+        }
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
                 let written = file.set_len(0).and_then(|()| write!(file, "pid {}, {about}", std::process::id()));
@@ -44,7 +50,7 @@ impl Lock {
             Err((mut file, Errno::EWOULDBLOCK)) => {
                 let mut holder = String::new();
                 file.read_to_string(&mut holder).map_err(failed)?;
-                Err(Error::Held { sandbox: names.sandbox.clone(), holder })
+                Err(Error::Held { what: what.to_owned(), holder })
             }
             Err((_, errno)) => Err(failed(errno.into())),
         }

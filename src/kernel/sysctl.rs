@@ -40,7 +40,8 @@ pub fn write(netns: &OwnedFd, name: &str, value: &str) -> Result<()> {
     netns::within(netns, || put(name, value)).map_err(parameter("set", name))?
 }
 
-fn get(name: &str) -> Result<Option<String>> {
+/// The same for the calling thread's namespace.
+pub(super) fn get(name: &str) -> Result<Option<String>> {
     match path_of(name).and_then(fs::read_to_string) {
         Ok(text) => Ok(Some(text.trim_end().to_owned())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

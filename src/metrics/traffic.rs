@@ -1,103 +1,237 @@
 //! Traffic per port and per backend, read from the kernel for each scrape.
+//!
+//! Ten thousand ports with ten backends each have 850,000 series. So what is held are addresses and numbers,
+//! in one piece; a series is text only while its line is written.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::sync::Arc;
 
-use prometheus::core::Collector;
-use prometheus::proto::MetricFamily;
-use prometheus::{IntCounterVec, IntGaugeVec, Opts};
-
-use crate::kernel::ipvs::{self, ServiceCounters};
-use crate::objects::{Mark, VirtualKey};
-
-const PORT: [&str; 3] = ["service", "port", "protocol"];
-const BACKEND: [&str; 4] = ["service", "port", "protocol", "backend"];
+use super::text::{self, Kind};
+use crate::kernel::ipvs::{self, DestinationCounters, ServiceCounters};
+use crate::mesh::Mesh;
+use crate::objects::{DestinationKey, Mark, PortRange, VirtualKey};
 
 /// The counters of one moment, and whose they are.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    pub counters: BTreeMap<VirtualKey, ServiceCounters>,
-    /// Service and port (as configured, a range with both ends) of each mark.
-    pub names: BTreeMap<Mark, (String, String)>,
+    ports: Vec<Port>,
+    /// In the order of their ports.
+    backends: Vec<Backend>,
+    /// Entries in the table of IPVS connections, persistence templates among them.
+    pub(super) connections: u64,
 }
 
-struct Families {
-    port: Totals,
-    backend: Totals,
-    weight: IntGaugeVec,
-    active: IntGaugeVec,
-    inactive: IntGaugeVec,
+#[derive(Debug)]
+struct Port {
+    service: Arc<str>,
+    published: PortRange,
+    /// Of both families: a dual-stack port has two services in the kernel.
+    counters: DestinationCounters,
 }
 
-/// Connections, packets and bytes since the service or the backend was added.
-struct Totals {
-    connections: IntCounterVec,
-    packets: IntCounterVec,
-    bytes: IntCounterVec,
+#[derive(Debug)]
+struct Backend {
+    /// Its place in `ports`.
+    port: u32,
+    key: DestinationKey,
+    counters: DestinationCounters,
 }
 
-impl Totals {
-    fn new(what: &str, labels: &[&str]) -> Result<Totals, prometheus::Error> {
-        let directed: Vec<&str> = labels.iter().copied().chain(["direction"]).collect();
-        let family = |unit: &str, help: &str, labels: &[&str]| {
-            IntCounterVec::new(Opts::new(format!("meshd_{what}_{unit}_total"), format!("{help} of a {what}.")), labels)
-        };
-        Ok(Totals {
-            connections: family("connections", "Connections scheduled", labels)?,
-            packets: family("packets", "Packets, `in` from clients and `out` to them,", &directed)?,
-            bytes: family("bytes", "Bytes, `in` from clients and `out` to them,", &directed)?,
-        })
-    }
-
-    /// Adds: a dual-stack port has two services in the kernel.
-    fn add(&self, labels: &[&str], traffic: &ipvs::Traffic) {
-        let directed = |direction| labels.iter().copied().chain([direction]).collect::<Vec<_>>();
-        self.connections.with_label_values(labels).inc_by(traffic.connections);
-        self.packets.with_label_values(&directed("in")).inc_by(traffic.packets_in);
-        self.packets.with_label_values(&directed("out")).inc_by(traffic.packets_out);
-        self.bytes.with_label_values(&directed("in")).inc_by(traffic.bytes_in);
-        self.bytes.with_label_values(&directed("out")).inc_by(traffic.bytes_out);
-    }
-
-    fn collect(&self) -> impl Iterator<Item = MetricFamily> {
-        self.connections.collect().into_iter().chain(self.packets.collect()).chain(self.bytes.collect())
-    }
+/// Whose series a family has.
+#[derive(Clone, Copy)]
+enum Subject {
+    Port,
+    Backend,
 }
+
+pub(super) struct Family {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    subject: Subject,
+    series: &'static [Series],
+}
+
+/// One number of a port or a backend.
+struct Series {
+    direction: Option<&'static str>,
+    value: fn(&DestinationCounters) -> u64,
+}
+
+const fn one(value: fn(&DestinationCounters) -> u64) -> Series {
+    Series { direction: None, value }
+}
+
+const fn directed(direction: &'static str, value: fn(&DestinationCounters) -> u64) -> Series {
+    Series { direction: Some(direction), value }
+}
+
+const CONNECTIONS: &[Series] = &[one(|counters| counters.traffic.connections)];
+const PACKETS: &[Series] =
+    &[directed("in", |counters| counters.traffic.packets_in), directed("out", |counters| counters.traffic.packets_out)];
+const BYTES: &[Series] =
+    &[directed("in", |counters| counters.traffic.bytes_in), directed("out", |counters| counters.traffic.bytes_out)];
+
+/// In the order in which they are shown.
+pub(super) const FAMILIES: &[Family] = &[
+    Family {
+        name: "meshd_port_connections_total",
+        kind: Kind::Counter,
+        help: "Connections scheduled of a port.",
+        subject: Subject::Port,
+        series: CONNECTIONS,
+    },
+    Family {
+        name: "meshd_port_packets_total",
+        kind: Kind::Counter,
+        help: "Packets, `in` from clients and `out` to them, of a port.",
+        subject: Subject::Port,
+        series: PACKETS,
+    },
+    Family {
+        name: "meshd_port_bytes_total",
+        kind: Kind::Counter,
+        help: "Bytes, `in` from clients and `out` to them, of a port.",
+        subject: Subject::Port,
+        series: BYTES,
+    },
+    Family {
+        name: "meshd_backend_connections_total",
+        kind: Kind::Counter,
+        help: "Connections scheduled of a backend.",
+        subject: Subject::Backend,
+        series: CONNECTIONS,
+    },
+    Family {
+        name: "meshd_backend_packets_total",
+        kind: Kind::Counter,
+        help: "Packets, `in` from clients and `out` to them, of a backend.",
+        subject: Subject::Backend,
+        series: PACKETS,
+    },
+    Family {
+        name: "meshd_backend_bytes_total",
+        kind: Kind::Counter,
+        help: "Bytes, `in` from clients and `out` to them, of a backend.",
+        subject: Subject::Backend,
+        series: BYTES,
+    },
+    Family {
+        name: "meshd_backend_weight",
+        kind: Kind::Gauge,
+        help: "Weight of a backend in the kernel.",
+        subject: Subject::Backend,
+        series: &[one(|counters| counters.weight as u64)],
+    },
+    Family {
+        name: "meshd_backend_connections_active",
+        kind: Kind::Gauge,
+        help: "Established connections (ActiveConn); for UDP always 0.",
+        subject: Subject::Backend,
+        series: &[one(|counters| counters.active as u64)],
+    },
+    Family {
+        name: "meshd_backend_connections_inactive",
+        kind: Kind::Gauge,
+        help: "Other connections that are remembered (InActConn).",
+        subject: Subject::Backend,
+        series: &[one(|counters| counters.inactive as u64)],
+    },
+];
 
 impl Traffic {
-    pub(super) fn collect(&self) -> Result<Vec<MetricFamily>, prometheus::Error> {
-        let gauge = |name: &str, help: &str| IntGaugeVec::new(Opts::new(name, help), &BACKEND);
-        let families = Families {
-            port: Totals::new("port", &PORT)?,
-            backend: Totals::new("backend", &BACKEND)?,
-            weight: gauge("meshd_backend_weight", "Weight of a backend in the kernel.")?,
-            active: gauge(
-                "meshd_backend_connections_active",
-                "Established connections (ActiveConn); for UDP always 0.",
-            )?,
-            inactive: gauge(
-                "meshd_backend_connections_inactive",
-                "Other connections that are remembered (InActConn).",
-            )?,
-        };
-        for (key, counters) in &self.counters {
-            let (Some((service, port)), Some((protocol, _))) = (self.names.get(&key.mark), key.mark.meaning()) else {
-                continue;
-            };
-            let protocol = protocol.to_string();
-            families.port.add(&[service, port, &protocol], &counters.traffic);
-            for (place, destination) in &counters.destinations {
-                let backend = place.to_string();
-                let labels = [service, port, &protocol, backend.as_str()];
-                families.backend.add(&labels, &destination.traffic);
-                families.weight.with_label_values(&labels).set(destination.weight.into());
-                families.active.with_label_values(&labels).set(destination.active.into());
-                families.inactive.with_label_values(&labels).set(destination.inactive.into());
+    /// What the kernel counted, in the words of the mesh; of what is not in the mesh nothing. `backends`:
+    /// whether each has series of its own.
+    pub fn new(mesh: &Mesh, counters: BTreeMap<VirtualKey, ServiceCounters>, backends: bool) -> Traffic {
+        let names = names(mesh);
+        let mut traffic = Traffic::default();
+        for (key, counters) in counters {
+            let destinations = counters.destinations.values();
+            traffic.connections += destinations.map(entries_of).sum::<u64>();
+            let Some((service, published)) = names.get(&key.mark) else { continue };
+            // The kernel's services are in the order of their marks: a port's two follow one another.
+            match traffic.ports.last_mut().filter(|port| port.published == *published) {
+                Some(port) => add(&mut port.counters.traffic, &counters.traffic),
+                None => {
+                    let total = DestinationCounters { traffic: counters.traffic, ..DestinationCounters::default() };
+                    traffic.ports.push(Port { service: service.clone(), published: *published, counters: total });
+                }
+            }
+            if backends {
+                let port = (traffic.ports.len() - 1) as u32;
+                let of_port = |(key, counters)| Backend { port, key, counters };
+                traffic.backends.extend(counters.destinations.into_iter().map(of_port));
             }
         }
-        let gauges = [families.weight, families.active, families.inactive];
-        let gauges = gauges.iter().flat_map(Collector::collect);
-        let all = families.port.collect().chain(families.backend.collect()).chain(gauges);
-        // A family without a series is not shown: the encoder refuses it.
-        Ok(all.filter(|family| !family.get_metric().is_empty()).collect())
+        traffic
+    }
+
+    fn rows(&self, subject: Subject) -> usize {
+        match subject {
+            Subject::Port => self.ports.len(),
+            Subject::Backend => self.backends.len(),
+        }
+    }
+
+    /// Writes the series of one port or backend, before the first the family's head; `false` behind the last.
+    pub(super) fn write(&self, out: &mut Vec<u8>, family: &Family, row: usize) -> bool {
+        if row >= self.rows(family.subject) {
+            return false;
+        }
+        if row == 0 {
+            text::head(out, family.name, family.kind, family.help);
+        }
+        let backend = matches!(family.subject, Subject::Backend).then(|| &self.backends[row]);
+        let port = &self.ports[backend.map_or(row, |backend| backend.port as usize)];
+        let counters = backend.map_or(&port.counters, |backend| &backend.counters);
+        let published = Published(port.published);
+        for Series { direction, value } in family.series {
+            let mut labels: Vec<(&str, &dyn Display)> = Vec::with_capacity(5);
+            labels.extend(backend.map(|backend| ("backend", &backend.key as &dyn Display)));
+            labels.extend(direction.as_ref().map(|direction| ("direction", direction as &dyn Display)));
+            labels.push(("port", &published));
+            labels.push(("protocol", &port.published.protocol));
+            labels.push(("service", &port.service));
+            text::sample(out, family.name, &labels, value(counters));
+        }
+        true
+    }
+}
+
+fn names(mesh: &Mesh) -> BTreeMap<Mark, (Arc<str>, PortRange)> {
+    let mut names = BTreeMap::new();
+    for service in &mesh.services {
+        let name: Arc<str> = service.name.as_str().into();
+        names.extend(service.ports.iter().map(|port| (port.mark(), (name.clone(), port.published))));
+    }
+    names
+}
+
+fn entries_of(DestinationCounters { active, inactive, persistent, .. }: &DestinationCounters) -> u64 {
+    [active, inactive, persistent].into_iter().map(|count| u64::from(*count)).sum()
+}
+
+fn add(total: &mut ipvs::Traffic, more: &ipvs::Traffic) {
+    let ipvs::Traffic { connections, packets_in, packets_out, bytes_in, bytes_out } = more;
+    for (total, more) in [
+        (&mut total.connections, connections),
+        (&mut total.packets_in, packets_in),
+        (&mut total.packets_out, packets_out),
+        (&mut total.bytes_in, bytes_in),
+        (&mut total.bytes_out, bytes_out),
+    ] {
+        *total = total.saturating_add(*more);
+    }
+}
+
+/// As the configuration writes it: a port, or a range with both ends.
+struct Published(PortRange);
+
+impl Display for Published {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PortRange { first, last, .. } = self.0;
+        write!(f, "{first}")?;
+        if first == last { Ok(()) } else { write!(f, "-{last}") }
     }
 }

@@ -24,7 +24,7 @@ impl Difference<'_> {
                 let (service, key, destination) = (*key, *place, *destination);
                 match seen.and_then(|seen| seen.destinations.get(&key)) {
                     None => steps.push(Step::AddDestination { service, key, destination }),
-                    Some(seen) if *seen != destination => {
+                    Some(seen) if *seen != destination && destination.weight > 0 => {
                         steps.push(Step::SetDestination { service, key, destination })
                     }
                     Some(_) => {}
@@ -42,6 +42,15 @@ impl Difference<'_> {
                 // Its destinations go with it.
                 None => steps.push(Step::DeleteService(*key)),
                 Some(wanted) => {
+                    // Only now: until the maps were changed, ports may have been led here that go elsewhere now.
+                    let resting = wanted.destinations.iter().filter(|(place, destination)| {
+                        destination.weight == 0 && seen.destinations.get(place).is_some_and(|seen| seen != *destination)
+                    });
+                    steps.extend(resting.map(|(place, destination)| Step::SetDestination {
+                        service: *key,
+                        key: *place,
+                        destination: *destination,
+                    }));
                     let extra = seen.destinations.keys().filter(|place| !wanted.destinations.contains_key(place));
                     steps.extend(extra.map(|place| Step::DeleteDestination { service: *key, key: *place }));
                 }

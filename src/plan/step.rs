@@ -117,6 +117,38 @@ pub enum Step {
     },
 }
 
+macro_rules! kinds {
+    ($($kind:literal $steps:pat,)*) => {
+        impl Step {
+            /// Every answer of [`kind`](Step::kind).
+            pub const KINDS: &'static [&'static str] = &[$($kind,)*];
+
+            /// The kind of thing that the step changes, for metrics.
+            pub fn kind(&self) -> &'static str {
+                match self { $($steps => $kind,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    "namespace" Step::AddNamespace(_) | Step::DeleteNamespace(_),
+    "sysctl" Step::SetSysctl { .. } | Step::RestoreSysctl { .. },
+    "link" Step::AddLink { .. } | Step::SetLink { .. } | Step::DeleteLink(_),
+    "address" Step::AddAddress(_) | Step::DeleteAddress(_),
+    "route" Step::AddRoute(_) | Step::DeleteRoute(_),
+    "leg" Step::AddLeg { .. } | Step::DeleteLeg { .. },
+    "table" Step::AddTable(_) | Step::DeleteTable(_),
+    "chain" Step::SetChain { .. } | Step::DeleteChain { .. },
+    "map" Step::AddMap { .. } | Step::DeleteMap { .. },
+    "port" Step::EditMap { .. },
+    "forward" Step::OpenForward(_) | Step::CloseForward(_),
+    "flow" Step::TakeOver { .. },
+    "timeouts" Step::SetTimeouts(_),
+    "service" Step::AddService { .. } | Step::SetService { .. } | Step::DeleteService(_),
+    "backend" Step::AddDestination { .. } | Step::SetDestination { .. } | Step::DeleteDestination { .. },
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -176,5 +208,22 @@ impl fmt::Display for Step {
             }
             Step::DeleteDestination { service, key } => write!(f, "delete backend {key} from {service}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By the macro a step's kind is one of the list; what is left is that no two are called alike.
+    #[test]
+    fn every_kind_has_a_name_of_its_own() {
+        let mut kinds = Step::KINDS.to_vec();
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds.len(), Step::KINDS.len());
+        let take_over = Step::TakeOver { protocol: Protocol::Udp, first: 53, last: 53 };
+        assert_eq!((Step::DeleteTable(Netns::Host).kind(), take_over.kind()), ("table", "flow"));
+        assert!(Step::KINDS.contains(&Step::SetTimeouts(Timeouts::default()).kind()));
     }
 }

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use meshd::config::{Config, Control, Errors, Metrics, Node, OnStop};
 use meshd::mesh::{
-    Backend, Endpoint4, Endpoint6, Gateway, Ingress, NetnsRef, Port, PortRange, Protocol, Scheduler, SchedulerFlags,
-    Scheduling, Service, Timeouts,
+    Backend, BackendState, Endpoint4, Endpoint6, Gateway, Ingress, NetnsRef, Port, PortRange, Protocol, Scheduler,
+    SchedulerFlags, Scheduling, Service, Timeouts,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -131,7 +131,8 @@ fn nth_backend(n: u16, weight: u32) -> Backend {
         2 => Some(NetnsRef::Pid(host.into())),
         _ => None,
     });
-    Backend { address, weight, netns: netns.flatten() }
+    let state = BackendState::ALL[usize::from(n) % 3];
+    Backend { address, weight, state, netns: netns.flatten() }
 }
 
 fn backends() -> impl Strategy<Value = Vec<Backend>> {
@@ -194,7 +195,9 @@ prop_compose! {
         name in prop::option::of("[A-Za-z0-9_.-]{1,63}"),
         address in prop::option::of(select(vec!["192.168.50.1", "2001:db8:1::1"])),
         on_stop in select(vec![OnStop::Keep, OnStop::Remove]),
+        (state_dir, watch) in ("/[a-z \"\\\\'#é]{0,50}", any::<bool>()),
         listen in (any::<Ipv6Addr>(), 0..10_000u16),
+        backends: bool,
         socket in "/[a-z \"\\\\'#é]{0,50}",
         group in "[a-z_][a-z0-9_-]{0,31}",
         (v4, v6) in endpoints(),
@@ -207,8 +210,8 @@ prop_compose! {
         services in services(),
     ) -> Config {
         Config {
-            node: Node { name, address: address.map(|address| address.parse().unwrap()), on_stop },
-            metrics: Metrics { listen: SocketAddr::new(listen.0.into(), listen.1) },
+            node: Node { name, address: address.map(|address| address.parse().unwrap()), on_stop, state_dir: state_dir.into(), watch },
+            metrics: Metrics { listen: SocketAddr::new(listen.0.into(), listen.1), backends },
             control: Control { socket: socket.into(), group },
             ingress: Ingress { v4: Some(v4), v6: Some(v6), namespace, vni, port, mtu },
             gateway: Gateway {
@@ -232,7 +235,8 @@ fn print(config: &Config, terse: bool) -> String {
     node.name.iter().for_each(|name| line(format!("name = {}", quoted(name))));
     node.address.iter().for_each(|address| line(format!("address = '{address}'")));
     line(format!("on_stop = '{}'", if node.on_stop == OnStop::Keep { "keep" } else { "remove" }));
-    line(format!("[metrics]\nlisten = '{}'", metrics.listen));
+    line(format!("state_dir = {}\nwatch = {}", quoted(node.state_dir.to_str().unwrap()), node.watch));
+    line(format!("[metrics]\nlisten = '{}'\nbackends = {}", metrics.listen, metrics.backends));
     line(format!("[control]\nsocket = {}", quoted(control.socket.to_str().unwrap())));
     line(format!("group = {}", quoted(&control.group)));
     line(format!("[ingress]\nnamespace = {}", quoted(&ingress.namespace)));
@@ -291,8 +295,8 @@ fn print_backends(title: &str, backends: &[Backend]) -> String {
         return "backend = []\n".to_owned();
     }
     let mut text = String::new();
-    for Backend { address, weight, netns } in backends {
-        writeln!(text, "[[{title}]]\naddress = '{address}'\nweight = {weight}").unwrap();
+    for Backend { address, weight, state, netns } in backends {
+        writeln!(text, "[[{title}]]\naddress = '{address}'\nweight = {weight}\nstate = '{}'", state.name()).unwrap();
         match netns {
             Some(NetnsRef::Name(name)) => writeln!(text, "netns = {}", quoted(name)).unwrap(),
             Some(NetnsRef::Path(path)) => writeln!(text, "netns = {}", quoted(path)).unwrap(),

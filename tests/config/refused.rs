@@ -46,8 +46,14 @@ fn unknown_keys() {
             "nodes = 1",
             "1:1: `nodes` is no key of the file; did you mean `node`? its keys: node, ingress, gateway, ipvs, metrics, control, service",
         ),
-        ("[node]\nnam = 'n'", "2:1: `nam` is no key of [node]; did you mean `name`? its keys: name, address, on_stop"),
-        ("[node]\ncolour = 'red'", "2:1: `colour` is no key of [node]; its keys: name, address, on_stop"),
+        (
+            "[node]\nnam = 'n'",
+            "2:1: `nam` is no key of [node]; did you mean `name`? its keys: name, address, on_stop, state_dir, watch",
+        ),
+        (
+            "[node]\ncolour = 'red'",
+            "2:1: `colour` is no key of [node]; its keys: name, address, on_stop, state_dir, watch",
+        ),
         (
             "[ingress]\nsubnet = '10.255.0.0/16'\naddress = '10.255.0.3'\nadress = 1",
             "4:1: `adress` is no key of [ingress]; did you mean `address`? its keys: subnet, address, subnet6, address6, namespace, vni, port, mtu",
@@ -60,7 +66,7 @@ fn unknown_keys() {
             "[ipvs]\ntcp_fn = 3",
             "2:1: `tcp_fn` is no key of [ipvs]; did you mean `tcp_fin`? its keys: tcp, tcp_fin, udp",
         ),
-        ("[metrics]\nport = 1", "2:1: `port` is no key of [metrics]; its keys: listen"),
+        ("[metrics]\nport = 1", "2:1: `port` is no key of [metrics]; its keys: listen, backends"),
         (
             "[control]\nsockets = 1",
             "2:1: `sockets` is no key of [control]; did you mean `socket`? its keys: socket, group",
@@ -87,11 +93,11 @@ fn unknown_service_keys() {
         ),
         (
             "port = [{ published = 80 }]\n[[service.backend]]\naddress = '10.255.0.33'\nwheight = 1",
-            "6:1: `wheight` is no key of [[service.backend]]; did you mean `weight`? its keys: address, weight, netns",
+            "6:1: `wheight` is no key of [[service.backend]]; did you mean `weight`? its keys: address, weight, state, netns",
         ),
         (
             "[[service.port]]\npublished = 80\n[[service.port.backend]]\naddress = '10.255.0.33'\nport = 8080",
-            "7:1: `port` is no key of [[service.port.backend]]; its keys: address, weight, netns",
+            "7:1: `port` is no key of [[service.port.backend]]; its keys: address, weight, state, netns",
         ),
     ] {
         check(&service(case), expected);
@@ -258,6 +264,7 @@ fn metrics_and_control() {
             "[metrics]\nlisten = '127.0.0.1:99999'",
             "2:10: `listen` is \"127.0.0.1:99999\"; an address and a port such as \"127.0.0.1:9326\" or \"[::1]:9326\" would do",
         ),
+        ("[metrics]\nbackends = 'no'", "2:12: `backends` is \"no\"; true or false would do"),
         (
             "[control]\nsocket = 'meshd.sock'",
             "2:10: `socket` is \"meshd.sock\"; an absolute path of at most 107 bytes would do",
@@ -1058,7 +1065,7 @@ fn several_at_once() {
         (
             "[node]\nname = 1\naddres = 'x'\n[ipvs]\nudp = 0\n[[service]]\n[[service.port]]\npublished = 0\nprotocol = 'icmp'\n[[service.port.backend]]\naddress = '::'",
             "2:8: `name` is 1; a name of 1 to 63 characters from A-Z, a-z, 0-9, `_`, `.` and `-` would do\n\
-             3:1: `addres` is no key of [node]; did you mean `address`? its keys: name, address, on_stop\n\
+             3:1: `addres` is no key of [node]; did you mean `address`? its keys: name, address, on_stop, state_dir, watch\n\
              5:7: `udp` is 0; a number of seconds from 1 to 2147483 would do\n\
              6:1: [[service]] has no `name`; one such as name = \"web\" would do\n\
              8:13: `published` is 0; a port from 1 to 65535 or a range such as \"30000-30099\" would do\n\

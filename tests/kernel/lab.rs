@@ -143,7 +143,7 @@ impl Lab {
 
     /// The configuration of this lab's node, without services.
     pub fn config(&self) -> Config {
-        Config::new(&self.prefix, &self.sandbox_name(), &self.directory.join("control"))
+        Config::new(&self.prefix, &self.sandbox_name(), &self.directory)
     }
 
     /// Where [`start`](Lab::start) writes the configuration.

@@ -16,6 +16,7 @@ mod lab;
 mod look;
 mod metrics;
 mod ports;
+mod prometheus;
 mod reload;
 mod repair;
 mod restart;

@@ -73,6 +73,18 @@ fn known_traffic_is_counted() {
     let age = now - value("meshd_reconcile_last_success_timestamp_seconds");
     assert!((0.0..120.0).contains(&age), "{age} s ago");
 
+    // The tables that this went through.
+    for netns in ["host", "sandbox"] {
+        let [entries, limit] =
+            ["", "_limit"].map(|what| value(&format!("meshd_conntrack_entries{what}{{netns=\"{netns}\"}}")));
+        assert!(7.0 <= entries && entries < limit, "{netns}: {entries} of {limit}");
+    }
+    assert!(value("meshd_ipvs_connections") >= 7.0);
+    let size =
+        lab.sandbox().run("ipvsadm -Ln").split_once("size=").and_then(|(_, rest)| rest.split(')').next()?.parse().ok());
+    assert_eq!(Some(value("meshd_ipvs_connection_table_size")), size);
+    assert!(value("process_resident_memory_bytes") > 1e6 && value("process_open_fds") > 3.0);
+
     // One weight changes: two ports, two steps. Counters go on.
     meshd.reload(&config(5));
     let metrics = lab.metrics();
@@ -82,4 +94,10 @@ fn known_traffic_is_counted() {
     assert_eq!(value_of(&metrics, &of_port("connections")), 7.0);
     assert_eq!(value_of(&metrics, "meshd_config_reloads_total{result=\"accepted\"}"), 1.0);
     assert_eq!(held.ask("still there").unwrap().backend, busy);
+
+    // Backends can be left out; ports stay.
+    meshd.reload(&config(5).set("metrics", "backends", "false"));
+    let metrics = lab.metrics();
+    assert!(!metrics.contains("meshd_backend_"), "{metrics}");
+    assert_eq!(value_of(&metrics, &of_port("connections")), 7.0);
 }

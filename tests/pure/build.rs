@@ -2,7 +2,9 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use meshd::mesh::{Backend, Endpoint4, Endpoint6, Gateway, Ingress, Mesh, Port, Scheduling, Service, Timeouts};
+use meshd::mesh::{
+    Backend, BackendState, Endpoint4, Endpoint6, Gateway, Ingress, Mesh, Port, Scheduling, Service, Timeouts,
+};
 use meshd::objects::{NetnsRef, PortRange, Protocol, Scheduler, SchedulerFlags};
 
 pub const V4_SUBNET: &str = "10.255.0.0/16";
@@ -72,7 +74,7 @@ pub fn round_robin() -> Scheduling {
 }
 
 pub fn backend(address: &str) -> Backend {
-    Backend { address: address.parse().unwrap(), weight: 1, netns: None }
+    Backend { address: address.parse().unwrap(), weight: 1, state: BackendState::Enabled, netns: None }
 }
 
 /// A backend that meshd attaches.

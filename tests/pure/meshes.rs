@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use meshd::mesh::{Backend, Mesh, Port, Scheduling, Service};
+use meshd::mesh::{Backend, BackendState, Mesh, Port, Scheduling, Service};
 use meshd::objects::{NetnsRef, Opening, PortRange, Protocol, Scheduler, SchedulerFlags, Surroundings};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -113,8 +113,12 @@ pub fn backends() -> impl Strategy<Value = Vec<Backend>> {
         2 => subsequence(of(false), 1..=3),
         4 => subsequence(pool(), 1..=5),
     ];
-    (some, prop::collection::vec(0..3u32, 12)).prop_map(|(mut backends, weights)| {
-        backends.iter_mut().zip(weights).for_each(|(backend, weight)| backend.weight = weight);
+    // Most are enabled.
+    (some, prop::collection::vec((0..3u32, 0..8usize), 12)).prop_map(|(mut backends, wishes)| {
+        for (backend, (weight, state)) in backends.iter_mut().zip(wishes) {
+            backend.weight = weight;
+            backend.state = BackendState::ALL.get(state).copied().unwrap_or_default();
+        }
         backends
     })
 }
@@ -139,6 +143,11 @@ fn pool() -> Vec<Backend> {
         ("2001:db8:2::10", None),
     ]
     .into_iter()
-    .map(|(address, netns)| Backend { address: address.parse::<IpAddr>().unwrap(), weight: 1, netns })
+    .map(|(address, netns)| Backend {
+        address: address.parse::<IpAddr>().unwrap(),
+        weight: 1,
+        state: BackendState::Enabled,
+        netns,
+    })
     .collect()
 }

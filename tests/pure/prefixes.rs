@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use meshd::dataplane;
 use meshd::kernel::fake;
-use meshd::mesh::{Backend, Mesh};
+use meshd::mesh::{Backend, BackendState, Mesh};
 use meshd::objects::{
     Family, LinkId, MapKind, MapValue, Mark, Netns, Objects, PortRange, Protocol, Surroundings, VirtualKey,
 };
@@ -84,7 +84,9 @@ fn served(mesh: &Option<Mesh>) -> BTreeSet<(Protocol, u16, Family)> {
     let ports = mesh.iter().flat_map(|mesh| &mesh.services).flat_map(|service| &service.ports);
     let mut served = BTreeSet::new();
     for port in ports {
-        for backend in port.backends.iter().filter(|backend| backend.weight > 0) {
+        for backend in
+            port.backends.iter().filter(|backend| backend.weight > 0 && backend.state == BackendState::Enabled)
+        {
             let family = Family::of(&backend.address);
             served.extend(
                 (port.published.first..=port.published.last).map(|number| (port.published.protocol, number, family)),
@@ -220,4 +222,18 @@ fn a_backend_goes_only_when_another_has_come() {
         &[("10.255.0.5", 1)],
         &["add backend 10.255.0.5:80 weight 1 to", "delete backend 10.255.0.4:80 from"],
     );
+}
+
+/// A range that shrinks may keep its mark and the backend; the port that leaves it needs that backend until it has left.
+#[test]
+fn a_backend_rests_only_when_no_other_port_is_led_to_it() {
+    let backend = |weight| vec![Backend { weight, ..backend("10.255.0.4") }];
+    let before = serving(node(), "web", [port(tcp(30000, 30002), None, backend(1))]);
+    let ports = [port(tcp(30000, 30001), None, backend(0)), port(tcp(30002, 30002), 9092, backend(1))];
+    let lower = |mesh: &Mesh| dataplane::objects(mesh, &Surroundings::default());
+    let plan = diff(&lower(&before), &lower(&serving(node(), "web", ports)));
+    let steps: Vec<String> = plan.steps.iter().map(|step| step.to_string()).collect();
+    let place =
+        |words: &str| steps.iter().position(|step| step.contains(words)).unwrap_or_else(|| panic!("{steps:#?}"));
+    assert!(place("weight 0 of tcp 30000") > place("map ranges in sandbox"), "{steps:#?}");
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use meshd::dataplane;
-use meshd::mesh::{Mesh, Port};
+use meshd::mesh::{Backend, BackendState, Mesh, Port};
 use meshd::objects::{Family, Objects, Protocol, Surroundings};
 use proptest::prelude::*;
 
@@ -137,13 +137,16 @@ fn expected(mesh: &Mesh, port: &Port, number: u16, family: Family) -> Vec<Arriva
         Family::V6 => mesh.ingress.v6.map(|v6| (v6.subnet.into(), v6.address.into())),
     };
     let node: IpAddr = NODE[usize::from(family == Family::V6)].parse().unwrap();
-    let mut backends: Vec<_> = port.backends.iter().filter(|backend| Family::of(&backend.address) == family).collect();
+    let there = |backend: &&Backend| backend.state != BackendState::Disabled;
+    let of_family = |backend: &&Backend| Family::of(&backend.address) == family;
+    let mut backends: Vec<_> = port.backends.iter().filter(there).filter(of_family).collect();
     backends.sort_by_key(|backend| backend.address);
     let arrival = |address: IpAddr, weight| {
         let source = ingress.filter(|(subnet, _)| subnet.contains(address)).map_or(node, |(_, source)| source);
         Arrival { at: SocketAddr::new(address, port.target.unwrap_or(number)), source, weight }
     };
-    backends.into_iter().map(|backend| arrival(backend.address, backend.weight)).collect()
+    let weight = |backend: &Backend| if backend.state == BackendState::Drain { 0 } else { backend.weight };
+    backends.into_iter().map(|backend| arrival(backend.address, weight(backend))).collect()
 }
 
 /// Where a client can come from to a published port; `::1` is not among them.

@@ -14,7 +14,7 @@ pub struct Config {
 }
 
 impl Config {
-    pub(super) fn new(prefix: &str, sandbox: &str, control: &Path) -> Config {
+    pub(super) fn new(prefix: &str, sandbox: &str, directory: &Path) -> Config {
         let config = Config { prefix: prefix.to_owned(), settings: BTreeMap::new(), services: String::new() };
         config
             .set("node", "name", "'node-1'")
@@ -24,7 +24,8 @@ impl Config {
             .set("ingress", "subnet6", "'fd00:255::/64'")
             .set("ingress", "address6", "'fd00:255::3'")
             .set("ingress", "namespace", &format!("'{sandbox}'"))
-            .set("control", "socket", &format!("'{}'", control.display()))
+            .set("control", "socket", &format!("'{}'", directory.join("control").display()))
+            .set("node", "state_dir", &format!("'{}'", directory.join("state").display()))
     }
 
     /// Sets one key, to a value in TOML's syntax.

@@ -1,0 +1,55 @@
+//! A service as the file or the socket would write it, from what it came to mean.
+
+use crate::control::protocol::{Backend, Mask, Netns, Port, Published, Scheduling, Service};
+use crate::mesh::{self, BackendState, NetnsRef, Protocol, Scheduler};
+
+/// Terse: what all ports have in common is the service's, and what is the default is left out.
+pub fn write(service: &mesh::Service) -> Service {
+    let first = service.ports.first();
+    let scheduling =
+        first.map(|port| &port.scheduling).filter(|one| service.ports.iter().all(|port| port.scheduling == **one));
+    let backends =
+        first.map(|port| &port.backends).filter(|one| service.ports.iter().all(|port| port.backends == **one));
+    let ports = service.ports.iter().map(|port| Port {
+        published: if port.published.is_single() {
+            Published::Port(port.published.first)
+        } else {
+            Published::Text(format!("{}-{}", port.published.first, port.published.last))
+        },
+        target: port.target.filter(|target| *target != port.published.first),
+        protocol: (port.published.protocol != Protocol::Tcp).then(|| port.published.protocol.to_string()),
+        scheduling: if scheduling.is_some() { Scheduling::default() } else { write_scheduling(&port.scheduling) },
+        backend: backends.is_none().then(|| port.backends.iter().map(write_backend).collect()),
+    });
+    Service {
+        name: service.name.clone(),
+        scheduling: scheduling.map(write_scheduling).unwrap_or_default(),
+        port: ports.collect(),
+        backend: backends.into_iter().flatten().map(write_backend).collect(),
+    }
+}
+
+fn write_scheduling(scheduling: &mesh::Scheduling) -> Scheduling {
+    let flags: Vec<String> = scheduling.flags.names(scheduling.scheduler).collect();
+    Scheduling {
+        scheduler: (scheduling.scheduler != Scheduler::RoundRobin).then(|| scheduling.scheduler.to_string()),
+        scheduler_flags: (!flags.is_empty()).then_some(flags),
+        persistence: (scheduling.persistence != 0).then_some(scheduling.persistence),
+        persistence_mask: (scheduling.persistence_mask != 32).then_some(Mask::Length(scheduling.persistence_mask)),
+        persistence_mask6: (scheduling.persistence_mask6 != 128).then_some(scheduling.persistence_mask6),
+        one_packet: scheduling.one_packet.then_some(true),
+    }
+}
+
+fn write_backend(backend: &mesh::Backend) -> Backend {
+    Backend {
+        address: backend.address.to_string(),
+        weight: (backend.weight != 1).then_some(backend.weight),
+        state: (backend.state != BackendState::Enabled).then(|| backend.state.name().to_owned()),
+        netns: backend.netns.as_ref().map(|netns| match netns {
+            NetnsRef::Name(name) => Netns::Name(name.clone()),
+            NetnsRef::Path(path) => Netns::Name(path.clone()),
+            NetnsRef::Pid(pid) => Netns::Pid(*pid),
+        }),
+    }
+}
