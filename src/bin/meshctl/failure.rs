@@ -72,10 +72,14 @@ impl From<Problem> for Failure {
             503 => Code::Unavailable,
             _ => Code::Refused,
         };
-        let mut detail = if problem.detail.is_empty() { problem.title.clone() } else { problem.detail.clone() };
-        for fault in &problem.errors {
-            detail += &format!("\n  {fault}");
-        }
+        // With several, the detail has them all in one line.
+        let detail = match &problem.errors[..] {
+            [_, _, ..] => {
+                problem.errors.iter().fold(format!("{}:", problem.title), |text, fault| format!("{text}\n  {fault}"))
+            }
+            _ if problem.detail.is_empty() => problem.title.clone(),
+            _ => problem.detail.clone(),
+        };
         Failure { code, detail, problem: Some(Box::new(problem)) }
     }
 }
@@ -122,10 +126,11 @@ mod tests {
         check(problem(409, "", &[]), Code::Refused, "Not so");
         check(problem(403, "not allowed", &[]), Code::NotAllowed, "not allowed");
         check(problem(503, "stopping", &[]), Code::Unavailable, "stopping");
+        check(problem(422, "port: none", &[("port", "none")]), Code::Refused, "port: none");
         check(
-            problem(422, "kafka is not good", &[("backend[0].address", "\"x\" is no address"), ("", "no port")]),
+            problem(422, "a; b", &[("backend[0].address", "\"x\" is no address"), ("", "no port")]),
             Code::Refused,
-            "kafka is not good\n  backend[0].address: \"x\" is no address\n  no port",
+            "Not so:\n  backend[0].address: \"x\" is no address\n  no port",
         );
     }
 

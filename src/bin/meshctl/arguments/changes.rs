@@ -140,6 +140,12 @@ pub enum PortCommand {
         /// The backends' port
         #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
         target: Option<u16>,
+        /// The port's own backends from now on, as ADDRESS[,weight=N][,netns=NAME][,state=STATE]; may be repeated
+        #[arg(short, long, value_name = "BACKEND", value_parser = specs::backend)]
+        backend: Vec<Backend>,
+        /// No backends of its own any more, but the service's
+        #[arg(long, conflicts_with = "backend")]
+        service_backends: bool,
         #[command(flatten)]
         scheduling: SchedulingArguments,
         #[command(flatten)]
@@ -213,8 +219,8 @@ pub enum BackendCommand {
 pub struct List {
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub service: String,
-    /// That port's own backends instead of the service's, such as tcp/20229
-    #[arg(long, value_parser = specs::port_name)]
+    /// Those of that port alone, such as tcp/20229, which has its own (`port set --backend`)
+    #[arg(long, value_name = "PORT", value_parser = specs::port_name)]
     pub port: Option<PortName>,
 }
 

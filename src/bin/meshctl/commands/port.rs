@@ -22,9 +22,14 @@ pub async fn run(session: &Session<'_>, command: PortCommand) -> Result<(), Fail
             let change = Change { method: Method::POST, path, body: Some(json!(port)), what };
             session.change(&service, change, &mut Manner::from(&changing)).await
         }
-        PortCommand::Set { service, port, target, scheduling, unset, changing } => {
+        PortCommand::Set { service, port, target, backend, service_backends, scheduling, unset, changing } => {
             let mut patch = patch(&scheduling, &unset);
             patch.extend(target.map(|target| ("target".to_owned(), json!(target))));
+            if service_backends {
+                patch.insert("backend".to_owned(), Value::Null);
+            } else if !backend.is_empty() {
+                patch.insert("backend".to_owned(), json!(backend));
+            }
             if patch.is_empty() {
                 return Err(Failure::usage(
                     "nothing to set; an option such as --target or --scheduler says what is to change",

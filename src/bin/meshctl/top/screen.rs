@@ -1,6 +1,7 @@
 //! The screen: a line of summary, the table, a line of keys.
 
 use std::iter;
+use std::ops::Add;
 
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
@@ -71,11 +72,12 @@ fn summary(frame: &mut Frame<'_>, view: &View, area: Rect) {
 }
 
 fn sums(rates: &[PortRate]) -> String {
-    let known = || rates.iter().filter_map(|port| port.rate);
-    let connections: f64 = known().map(|rate| rate.connections).sum();
-    let bytes: f64 = known().map(|rate| rate.bytes_in + rate.bytes_out).sum();
-    let ports = rates.len();
-    format!("{ports} ports, {} connections/s, {} bytes/s", short(connections), short(bytes))
+    // (The sum of none would be -0.)
+    let sum = |of: fn(Rate) -> f64| short(rates.iter().filter_map(|port| port.rate).map(of).fold(0.0, f64::add));
+    let connections = sum(|rate| rate.connections);
+    let bytes = sum(|rate| rate.bytes_in + rate.bytes_out);
+    let ports = if rates.len() == 1 { "1 port".to_owned() } else { format!("{} ports", rates.len()) };
+    format!("{ports}, {connections} conn/s, {bytes} B/s")
 }
 
 fn table(frame: &mut Frame<'_>, view: &mut View, area: Rect) {
@@ -170,7 +172,7 @@ mod tests {
             view(),
             (100, 7),
             &[
-                "2 ports, 12.5 connections/s, 3.5M bytes/s                                  by connections, every 1 s",
+                "2 ports, 12.5 conn/s, 3.5M B/s                                             by connections, every 1 s",
                 "SERVICE, BACKEND                    CONN/S PKT/S IN PKT/S OUT  B/S IN B/S OUT ACTIVE INACTIVE WEIGHT",
                 "kafka tcp/20229                       12.5     1.2k       900    120k    3.4M      3       14      3",
                 "  10.255.0.33:9092                    12.5     1.2k       900    120k    3.4M      3       12      1",
@@ -188,7 +190,7 @@ mod tests {
             scrolled,
             (80, 6),
             &[
-                "2 ports, 12.5 connections/s, 3.5M bytes/s      paused, by connections, every 1 s",
+                "2 ports, 12.5 conn/s, 3.5M B/s                 paused, by connections, every 1 s",
                 "SERVICE, BACKEND                   CONN/S  B/S IN B/S OUT ACTIVE INACTIVE WEIGHT",
                 "  10.255.0.33:9092                   12.5    120k    3.4M      3       12      1",
                 "  [fd00::33\\u{1b}[2J]:9092              -       -       -      0        2      2",
@@ -213,6 +215,18 @@ mod tests {
                 "q quit   s sort   ↑↓ PgUp PgDn scroll   space pause",
             ],
         );
+    }
+
+    #[test]
+    fn before_the_first_look_there_is_nothing() {
+        let fresh = || View { rates: vec![], seen: false, ..view() };
+        let empty = |summary: &'static str| {
+            let head = "SERVICE, BACKEND               CONN/S  B/S IN B/S OUT ACTIVE";
+            [summary, head, "", "", "", "q quit   s sort   ↑↓ PgUp PgDn scroll   space pause"]
+        };
+        check(fresh(), (60, 6), &empty("waiting for meshd                  by connections, every 1 s"));
+        let seen = View { seen: true, ..fresh() };
+        check(seen, (60, 6), &empty("0 ports, 0 conn/s, 0 B/s           by connections, every 1 s"));
     }
 
     #[test]

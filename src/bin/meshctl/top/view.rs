@@ -60,7 +60,11 @@ impl View {
                     sort(&mut self.rates, self.sort);
                 }
             }
-            Err(failure) => self.trouble = Some(escape::word(&failure.detail)),
+            Err(failure) => {
+                self.trouble = Some(escape::word(&failure.detail));
+                // The next one may be another daemon's, which has a clock of its own.
+                self.history = History::default();
+            }
         }
         Next::Stay
     }
