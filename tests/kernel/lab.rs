@@ -28,12 +28,14 @@
 //! - [`Config`] is a configuration with everything but services filled in. A `netns = "kafka-1"` in a service
 //!   is the lab's namespace of that name.
 //! - [`Meshd`] is a running daemon; `lab.meshd(&[…])` runs the program once, for `--dry-run` and the like.
+//! - `lab.api()` is a client of the control socket.
 //! - `lab.kafka(&[Tcp, Udp])` and [`BACKENDS`] are the three backends that most tests use.
 //! - `lab.load(&["192.168.50.1:20229"])` keeps asking while something else happens; `lab.state()` and
 //!   [`assert_same`] tell whether anything changed; `meshd.steps_since(mark)` is what it announced.
 //! - At the end of a test that did not fail, `meshd --cleanup` must leave nothing behind.
 
 mod again;
+mod api;
 mod backend;
 mod config;
 mod daemon;
@@ -53,6 +55,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use meshd::kernel::ipvs::Ipvs;
 
+pub use api::Api;
 pub use backend::Backend;
 pub use config::Config;
 pub use daemon::Meshd;

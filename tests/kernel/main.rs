@@ -8,6 +8,8 @@ mod bodies;
 mod clashes;
 mod cleanup;
 mod closed;
+mod control;
+mod control_many;
 mod crash;
 mod elsewhere;
 mod foreign;
