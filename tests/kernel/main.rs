@@ -16,6 +16,7 @@ mod foreign;
 mod forward;
 mod lab;
 mod look;
+mod meshctl;
 mod metrics;
 mod ports;
 mod prometheus;
