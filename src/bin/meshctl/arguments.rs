@@ -120,8 +120,7 @@ pub enum Command {
     Top(TopArguments),
 
     /// Print a shell's completions
-    ///
-    /// For bash: meshctl completions bash > /usr/share/bash-completion/completions/meshctl
+    #[command(after_help = "Example:\n  source <(meshctl completions bash)")]
     #[command(alias = "generate-completions")]
     Completions { shell: clap_complete::Shell },
 

@@ -41,13 +41,37 @@ fn add(command: &Command, pages: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> 
     if !below.is_empty() {
         man.render_subcommands_section(&mut text)?;
     }
+    text.extend(examples(command).into_bytes());
     text.extend(exit_status().into_bytes());
+    text.extend(ENVIRONMENT.bytes());
     text.extend(b".SH \"SEE ALSO\"\n\\fBmeshctl\\fR(1), \\fBipvsadm\\fR(8)\n");
     pages.push((man.get_filename(), text));
     for command in below {
         add(command, pages)?;
     }
     Ok(())
+}
+
+const ENVIRONMENT: &str = "\
+.SH ENVIRONMENT
+.TP
+\\fBMESHCTL_SOCKET\\fR
+The control socket, where \\fB\\-\\-socket\\fR does not name it.
+.TP
+\\fBNO_COLOR\\fR
+If it is set and not empty, no colours.
+";
+
+/// The lines below the title `Examples:` of the help.
+fn examples(command: &Command) -> String {
+    let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let Some((_, lines)) = help.split_once(":\n").filter(|(title, _)| title.starts_with("Example")) else {
+        return String::new();
+    };
+    // A dot would begin a request of roff's, a hyphen could be broken at.
+    let line = |line: &str| format!("\\&{}\n", line.trim().replace('-', "\\-"));
+    let lines: String = lines.lines().map(line).collect();
+    format!(".SH EXAMPLES\n.nf\n{lines}.fi\n")
 }
 
 fn exit_status() -> String {
@@ -68,6 +92,9 @@ mod tests {
             assert!(names.contains(&name), "{name} in {names:?}");
         }
         assert!(!names.contains(&"meshctl-generate-man.1"), "{names:?}");
+        let add = pages.iter().find(|(name, _)| name == "meshctl-port-add.1").map(|(_, text)| text.clone());
+        let add = String::from_utf8(add.unwrap_or_default()).unwrap_or_default();
+        assert!(add.contains(".SH EXAMPLES\n.nf\n\\&meshctl port add kafka 20230:9092/tcp\n.fi\n"), "{add}");
         for (name, text) in &pages {
             let text = String::from_utf8_lossy(text);
             assert!(text.contains(".SH \"EXIT STATUS\"\n.TP\n\\fB0\\fR\ndone\n"), "{name}: {text}");

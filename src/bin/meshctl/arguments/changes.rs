@@ -41,9 +41,11 @@ pub enum ServiceCommand {
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         name: String,
     },
-    /// Add a service: meshctl service add kafka -p 20229:9092 -b 10.255.0.33,netns=kafka-1
+    /// Add a service
+    #[command(after_help = "Example:\n  meshctl service add kafka -p 20229:9092 -b 10.255.0.33,netns=kafka-1")]
     Add(ServiceAdd),
-    /// Change a service: meshctl service set kafka --scheduler wrr
+    /// Change a service
+    #[command(after_help = "Example:\n  meshctl service set kafka --scheduler wrr")]
     Set(ServiceSet),
     /// Remove services
     #[command(visible_alias = "remove")]
@@ -69,9 +71,6 @@ pub struct ServiceAdd {
     #[arg(short, long, value_name = "BACKEND", value_parser = specs::backend)]
     pub backend: Vec<Backend>,
 
-    #[command(flatten)]
-    pub scheduling: SchedulingArguments,
-
     /// The service as JSON, as `service get -o json` prints it; -: standard input
     #[arg(
         short, long, conflicts_with_all = ["publish", "backend", "SchedulingArguments"],
@@ -81,18 +80,16 @@ pub struct ServiceAdd {
 
     #[command(flatten)]
     pub doing: Doing,
+
+    // The last, since its heading goes on from here.
+    #[command(flatten)]
+    pub scheduling: SchedulingArguments,
 }
 
 #[derive(Args)]
 pub struct ServiceSet {
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub name: String,
-
-    #[command(flatten)]
-    pub scheduling: SchedulingArguments,
-
-    #[command(flatten)]
-    pub unset: UnsetArguments,
 
     /// Publish one more port; may be repeated
     #[arg(long, value_name = "PORT", value_parser = specs::port)]
@@ -111,11 +108,18 @@ pub struct ServiceSet {
 
     #[command(flatten)]
     pub changing: Changing,
+
+    #[command(flatten)]
+    pub scheduling: SchedulingArguments,
+
+    #[command(flatten)]
+    pub unset: UnsetArguments,
 }
 
 #[derive(Subcommand)]
 pub enum PortCommand {
-    /// Publish one more port: meshctl port add kafka 20230:9092/tcp
+    /// Publish one more port
+    #[command(after_help = "Example:\n  meshctl port add kafka 20230:9092/tcp")]
     Add {
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         service: String,
@@ -126,11 +130,12 @@ pub enum PortCommand {
         #[arg(short, long, value_name = "BACKEND", value_parser = specs::backend)]
         backend: Vec<Backend>,
         #[command(flatten)]
-        scheduling: SchedulingArguments,
-        #[command(flatten)]
         changing: Changing,
+        #[command(flatten)]
+        scheduling: SchedulingArguments,
     },
-    /// Change a port: meshctl port set kafka tcp/20229 --scheduler lc
+    /// Change a port
+    #[command(after_help = "Example:\n  meshctl port set kafka tcp/20229 --scheduler lc")]
     Set {
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         service: String,
@@ -147,13 +152,14 @@ pub enum PortCommand {
         #[arg(long, conflicts_with = "backend")]
         service_backends: bool,
         #[command(flatten)]
+        changing: Changing,
+        #[command(flatten)]
         scheduling: SchedulingArguments,
         #[command(flatten)]
         unset: UnsetArguments,
-        #[command(flatten)]
-        changing: Changing,
     },
-    /// Withdraw ports: meshctl port rm kafka tcp/20229
+    /// Withdraw ports
+    #[command(after_help = "Example:\n  meshctl port rm kafka tcp/20229")]
     #[command(visible_alias = "remove")]
     Rm {
         #[arg(value_parser = NonEmptyStringValueParser::new())]
@@ -167,7 +173,8 @@ pub enum PortCommand {
 
 #[derive(Subcommand)]
 pub enum BackendCommand {
-    /// Add a backend: meshctl backend add kafka 10.255.0.33 --weight 2 --netns kafka-1
+    /// Add a backend
+    #[command(after_help = "Example:\n  meshctl backend add kafka 10.255.0.33 --weight 2 --netns kafka-1")]
     Add {
         #[command(flatten)]
         list: List,
@@ -177,7 +184,8 @@ pub enum BackendCommand {
         #[command(flatten)]
         changing: Changing,
     },
-    /// Change a backend: meshctl backend set kafka 10.255.0.33 --weight 5
+    /// Change a backend
+    #[command(after_help = "Example:\n  meshctl backend set kafka 10.255.0.33 --weight 5")]
     Set {
         #[command(flatten)]
         list: List,
@@ -191,6 +199,9 @@ pub enum BackendCommand {
         changing: Changing,
     },
     /// Give backends no new connections; those that they have go on
+    #[command(
+        after_help = "Examples:\n  meshctl backend drain kafka 10.255.0.33\n  meshctl backend drain kafka 10.255.0.33 --undo"
+    )]
     Drain {
         #[command(flatten)]
         list: List,
