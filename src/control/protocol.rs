@@ -13,6 +13,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::objects::{PortRange, Protocol};
 
+/// Bytes of a request's body, at the most: a service of 10,000 ports with 10 backends fits.
+pub const LONGEST_BODY: usize = 4 << 20;
+
 /// Anything of all this that goes through the socket, whole.
 pub trait Message: Serialize + DeserializeOwned {}
 

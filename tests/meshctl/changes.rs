@@ -1,8 +1,10 @@
 //! Changes: what each command line asks the daemon for, and what it makes of the answer.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde_json::json;
 
-use crate::fake::{Fake, accepted, good, kafka, services};
+use crate::fake::{Fake, accepted, good, kafka, problem, services};
 
 fn daemon() -> Fake {
     Fake::new(|asked| match asked {
@@ -139,6 +141,38 @@ fn one_generation_leads_to_the_next() {
             "PATCH 10.255.0.34?generation=12&wait=30 {\"state\":\"drain\"}",
         ]
     );
+}
+
+#[test]
+fn who_was_faster_is_not_overwritten() {
+    let reads = AtomicU64::new(6);
+    let fake = Fake::new(move |asked| match asked {
+        "GET /v1/services/kafka" => {
+            let mut entry = kafka();
+            // Somebody changes it twice; later, nobody does.
+            entry["generation"] = reads.fetch_add(1, Ordering::Relaxed).min(8).into();
+            good(entry)
+        }
+        asked if asked.contains("generation=8") => accepted(12, "programmed"),
+        _ => problem(409, "service kafka has another generation"),
+    });
+    check(
+        &fake,
+        "service set kafka --publish-rm 20229",
+        "PATCH /v1/services/kafka?generation=8&wait=30 {\"port\":[{\"backend\":[{\"address\":\"10.255.0.40\"}],\
+         \"protocol\":\"udp\",\"published\":53}]}",
+        "service kafka: generation 12, programmed",
+    );
+    // Who names a generation means that one; and what is refused for something else is not tried again.
+    let ran = fake.run(&["service", "set", "kafka", "--publish-rm", "20229", "--generation", "7"]);
+    assert_eq!((ran.code, fake.asked().len()), (Some(1), 2), "{ran:?}");
+    let file = Fake::new(|asked| match asked {
+        "GET /v1/services/kafka" => good(kafka()),
+        _ => problem(409, "service kafka belongs to the file"),
+    });
+    let ran = file.run(&["service", "set", "kafka", "--publish-rm", "20229"]);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(1), "meshctl: service kafka belongs to the file\n"));
+    assert_eq!(file.asked().len(), 3);
 }
 
 #[test]

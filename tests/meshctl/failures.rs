@@ -152,6 +152,29 @@ fn a_reader_who_has_enough_is_no_failure() {
 }
 
 #[test]
+fn what_cannot_be_printed_is_a_failure() {
+    let fake = Fake::new(|_| good(services()));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let output = fake.place.command(&["service", "ls"]).stdout(full).output().expect("meshctl starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("No space left"), "{output:?}");
+}
+
+/// The daemon would not read it to its end.
+#[test]
+fn a_service_that_is_too_long_is_not_even_sent() {
+    let fake = Fake::new(|_| accepted(12, "programmed"));
+    let file = fake.place.file("long.json");
+    let service = |length: usize| json!({ "name": "kafka", "more": "x".repeat(length) }).to_string();
+    let line = format!("service add --no-wait -f {}", file.display());
+    let frame = service(0).len();
+    std::fs::write(&file, service((4 << 20) - frame)).expect("a file");
+    assert_eq!(fake.run(&line.split_whitespace().collect::<Vec<_>>()).code, Some(0));
+    std::fs::write(&file, service((4 << 20) - frame + 1)).expect("a file");
+    check(&fake.place, &line, 1, "4194305 bytes are too many: meshd takes at most 4194304");
+}
+
+#[test]
 fn mistakes_on_the_command_line_are_usage() {
     let place = Place::new();
     let file = place.file("bad.json");

@@ -139,7 +139,7 @@ impl Drop for Fake {
 async fn handle(request: Request, answer: Arc<Answerer>, record: Arc<Mutex<Vec<String>>>) -> Response {
     let (parts, body) = request.into_parts();
     let line = format!("{} {}", parts.method, parts.uri);
-    let body = to_bytes(body, 1 << 20).await.unwrap_or_default();
+    let body = to_bytes(body, 8 << 20).await.unwrap_or_default();
     let asked = format!("{line} {}", String::from_utf8_lossy(&body)).trim_end().to_owned();
     record.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
     answer(&line)

@@ -10,7 +10,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use meshd::control::protocol::{Message, Problem};
+use meshd::control::protocol::{LONGEST_BODY, Message, Problem};
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -45,6 +45,11 @@ impl Client {
         body: Option<&Value>,
         wait: Duration,
     ) -> Result<T, Failure> {
+        let body = body.map(Value::to_string);
+        if let Some(length) = body.as_ref().map(String::len).filter(|length| *length > LONGEST_BODY) {
+            // The daemon would hang up before it has all, and its reason could get lost.
+            return Err(Failure::refused(format!("{length} bytes are too many: meshd takes at most {LONGEST_BODY}")));
+        }
         let patience = wait + self.patience;
         let changes = method != Method::GET;
         let answer = timeout(patience, self.answer(method, path, body)).await;
@@ -52,7 +57,7 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| self.strange(error))
     }
 
-    async fn answer(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes, Failure> {
+    async fn answer(&self, method: Method, path: &str, body: Option<String>) -> Result<Bytes, Failure> {
         let response = self.send(method, path, body).await?;
         let body = Limited::new(response.into_body(), LONGEST).collect().await;
         Ok(body.map_err(|error| self.strange(error))?.to_bytes())
@@ -70,7 +75,7 @@ impl Client {
     }
 
     /// An answer that is none of success becomes a failure.
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response<Incoming>, Failure> {
+    async fn send(&self, method: Method, path: &str, body: Option<String>) -> Result<Response<Incoming>, Failure> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
         let strange = |error| self.strange(error);
         let (mut sender, connection) =
@@ -85,7 +90,7 @@ impl Client {
             .header(USER_AGENT, concat!("meshctl/", env!("CARGO_PKG_VERSION")))
             .header(ACCEPT, "application/json, text/event-stream");
         let request = match body {
-            Some(body) => request.header(CONTENT_TYPE, kind).body(Full::<Bytes>::from(body.to_string())),
+            Some(body) => request.header(CONTENT_TYPE, kind).body(Full::<Bytes>::from(body)),
             None => request.body(Full::default()),
         };
         let request = request.map_err(|error| Failure::usage(format!("{path} cannot be asked for: {error}")))?;

@@ -59,9 +59,9 @@ impl Failure {
         Failure::new(Code::Unavailable, detail)
     }
 
-    /// Whether the daemon said that there is no such thing.
-    pub fn is_not_found(&self) -> bool {
-        self.problem.as_ref().is_some_and(|problem| problem.status == 404)
+    /// Whether that is the HTTP status of what the daemon said.
+    pub fn has_status(&self, status: u16) -> bool {
+        self.problem.as_ref().is_some_and(|problem| problem.status == status)
     }
 }
 

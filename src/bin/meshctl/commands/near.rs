@@ -8,7 +8,7 @@ use crate::meshctl::failure::Failure;
 
 /// If the service is not there, says which one was probably meant.
 pub async fn explain(client: &Client, failure: Failure, service: &str) -> Failure {
-    if !failure.is_not_found() {
+    if !failure.has_status(404) {
         return failure;
     }
     // Without a list, the daemon's own words will do.

@@ -71,23 +71,28 @@ async fn add(session: &Session<'_>, arguments: ServiceAdd) -> Result<(), Failure
     session.change(&name, change(Method::PUT, &name, Some(service)), &mut manner).await
 }
 
+/// How often a change that is made of what is there begins anew when somebody else was faster.
+const TRIES: usize = 5;
+
 async fn set(session: &Session<'_>, arguments: ServiceSet) -> Result<(), Failure> {
     let ServiceSet { name, scheduling, unset, publish_add, publish_rm, file, changing } = arguments;
     let mut manner = Manner::from(&changing);
+    let patch = patch(&scheduling, &unset);
     if let Some(path) = &file {
         let file = file::read(path)?;
         file.named(Some(&name))?;
         // To replace is not to add: it must be there.
-        let entry = get(session, &name).await?;
-        manner.generation = manner.generation.or(Some(entry.generation));
-        return session.change(&name, change(Method::PUT, &name, Some(file.service)), &mut manner).await;
+        let replace = |_| Ok(change(Method::PUT, &name, Some(file.service.clone())));
+        return set_what_is_there(session, &name, &manner, replace).await;
     }
-    let mut patch = patch(&scheduling, &unset);
     if !publish_add.is_empty() || !publish_rm.is_empty() {
-        let entry = get(session, &name).await?;
         // The list is replaced as a whole; somebody else's change in between is not.
-        manner.generation = manner.generation.or(Some(entry.generation));
-        patch.insert("port".to_owned(), json!(republish(entry.service.port, publish_add, &publish_rm)?));
+        let merge = |service: Service| {
+            let mut patch = patch.clone();
+            patch.insert("port".to_owned(), json!(republish(service.port, &publish_add, &publish_rm)?));
+            Ok(change(Method::PATCH, &name, Some(Value::Object(patch))))
+        };
+        return set_what_is_there(session, &name, &manner, merge).await;
     }
     if patch.is_empty() {
         return Err(Failure::usage(
@@ -97,7 +102,32 @@ async fn set(session: &Session<'_>, arguments: ServiceSet) -> Result<(), Failure
     session.change(&name, change(Method::PATCH, &name, Some(Value::Object(patch))), &mut manner).await
 }
 
-fn republish(mut ports: Vec<Port>, more: Vec<Port>, less: &[PortName]) -> Result<Vec<Port>, Failure> {
+/// A change that is made of the service as it is, and of no other.
+async fn set_what_is_there(
+    session: &Session<'_>,
+    name: &str,
+    manner: &Manner,
+    make: impl Fn(Service) -> Result<Change, Failure>,
+) -> Result<(), Failure> {
+    let mut entry = get(session, name).await?;
+    for _ in 1..TRIES {
+        let generation = entry.generation;
+        let mut wanted = Manner { generation: manner.generation.or(Some(generation)), ..manner.clone() };
+        let failure = match session.change(name, make(entry.service)?, &mut wanted).await {
+            Err(failure) if failure.has_status(409) && manner.generation.is_none() => failure,
+            result => return result,
+        };
+        entry = get(session, name).await?;
+        if entry.generation == generation {
+            // It was refused for something else.
+            return Err(failure);
+        }
+    }
+    let mut last = Manner { generation: Some(entry.generation), ..manner.clone() };
+    session.change(name, make(entry.service)?, &mut last).await
+}
+
+fn republish(mut ports: Vec<Port>, more: &[Port], less: &[PortName]) -> Result<Vec<Port>, Failure> {
     for name in less {
         let before = ports.len();
         ports.retain(|port| port.name().as_ref() != Some(name));
@@ -108,7 +138,7 @@ fn republish(mut ports: Vec<Port>, more: Vec<Port>, less: &[PortName]) -> Result
             return Err(Failure::refused(format!("the service has no port {name}; {known}")));
         }
     }
-    ports.extend(more);
+    ports.extend_from_slice(more);
     Ok(ports)
 }
 
@@ -121,9 +151,9 @@ mod tests {
     #[track_caller]
     fn check(more: &[&str], less: &[&str], expected: Result<&str, &str>) {
         let ports = ["20229:9092", "53/udp"].map(|text| port(text).unwrap()).to_vec();
-        let more = more.iter().map(|text| port(text).unwrap()).collect();
+        let more: Vec<_> = more.iter().map(|text| port(text).unwrap()).collect();
         let less: Vec<_> = less.iter().map(|text| port_name(text).unwrap()).collect();
-        let ports = republish(ports, more, &less).map(|ports| ports.iter().map(name).collect::<Vec<_>>().join(" "));
+        let ports = republish(ports, &more, &less).map(|ports| ports.iter().map(name).collect::<Vec<_>>().join(" "));
         assert_eq!(ports.as_deref().map_err(|failure| failure.detail.as_str()), expected);
     }
 

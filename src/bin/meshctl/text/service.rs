@@ -12,11 +12,10 @@ pub fn list(services: &Services, paint: Paint) -> String {
     let columns = [("NAME", Left), ("OWNER", Left), ("PORTS", Left), ("BACKENDS", Right), ("GENERATION", Right)];
     let mut table = Table::new(&columns);
     for Entry { owner, generation, service } in &services.services {
-        let ports: Vec<String> = service.port.iter().map(port).collect();
         table.row([
             (&service.name).into(),
             word(*owner).into(),
-            ports.join(", ").into(),
+            ports(service).into(),
             addresses(service).len().into(),
             generation.into(),
         ]);
@@ -86,6 +85,17 @@ fn word(owner: Owner) -> &'static str {
 fn addresses(service: &Service) -> BTreeSet<&str> {
     let own = service.port.iter().flat_map(|port| port.backend.iter().flatten());
     service.backend.iter().chain(own).map(|backend| backend.address.as_str()).collect()
+}
+
+/// The first few: a service may have thousands.
+fn ports(service: &Service) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = service.port.iter().take(SHOWN).map(port).collect();
+    let more = match service.port.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    shown.join(", ") + &more
 }
 
 /// `tcp/20229->9092`, or `tcp/443` where the target is the same.
@@ -161,6 +171,13 @@ kafka          socket   tcp/20229->9092, udp/30000-30099          3           12
 web\u{1b}]0;   file     tcp/443                                   0            1
 ";
         assert_eq!(list(&services, Paint(false)), expected.trim_start());
+    }
+
+    #[test]
+    fn a_list_stays_readable() {
+        let ports: Vec<_> = (1..=7).map(|port| json!({ "published": port })).collect();
+        let many = serde_json::from_value(json!({ "port": ports })).expect("a good service");
+        assert_eq!(super::ports(&many), "tcp/1, tcp/2, tcp/3, tcp/4, tcp/5, and 2 more");
     }
 
     #[test]
