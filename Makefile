@@ -1,6 +1,6 @@
 # `make help` lists what there is.
 
-.PHONY: help build test demo soak check deps clean
+.PHONY: help build install uninstall test demo soak check deps clean
 .DEFAULT_GOAL := help
 
 # Where cargo puts what it builds.
@@ -12,6 +12,7 @@ help:
 	@echo 'make soak    the same, every test on every kernel'
 	@echo 'make check   formatting, lints and the tests that need no kernel'
 	@echo 'make build   build the release binary'
+	@echo 'make install install what was built (DESTDIR, PREFIX=/usr); make uninstall removes it'
 	@echo 'make deps    install the packages that are missing'
 	@echo 'make clean   remove what was built'
 
@@ -21,6 +22,15 @@ deps:
 build:
 	@scripts/deps build
 	cargo build --release --locked --bins --examples
+
+# As root, who may have no compiler: so it does not build.
+install uninstall: export MESHD_BIN_DIR ?= $(target)/release
+
+install:
+	@scripts/install
+
+uninstall:
+	@scripts/install --uninstall
 
 test: deps
 	@scripts/test

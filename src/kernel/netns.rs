@@ -1,9 +1,9 @@
 //! Network namespaces, pinned under /run/netns as ip-netns(8) does it, so that `ip netns` shows them.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -120,7 +120,12 @@ fn unpin(name: &str) -> io::Result<()> {
 /// Makes the directory a shared mount point, so that namespaces pinned here are seen, and can be unpinned,
 /// in every mount namespace of the host. The lock is the one that ip(8) takes for the same steps.
 fn prepare_directory() -> io::Result<Flock<File>> {
-    DirBuilder::new().recursive(true).mode(0o755).create(DIRECTORY)?;
+    match fs::create_dir(DIRECTORY) {
+        // Everyone may list namespaces, whatever our umask is.
+        Ok(()) => fs::set_permissions(DIRECTORY, Permissions::from_mode(0o755))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
     let lock = Flock::lock(File::open(DIRECTORY)?, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
     let change = |source, flags| mount(source, DIRECTORY, None::<&str>, flags, None::<&str>);
     match change(None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC) {
