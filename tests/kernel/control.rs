@@ -6,7 +6,9 @@ use crate::lab::{Lab, MARK, Tcp, eventually, tally, value_of};
 
 /// kafka at the first so many of its backends.
 fn kafka(lab: &Lab, backends: usize) -> Value {
-    let backend = |number: usize| json!({ "address": format!("10.255.0.{}", 32 + number), "netns": lab.place(&format!("kafka-{number}")).name });
+    let backend = |number: usize| {
+        json!({ "address": format!("10.255.0.{}", 32 + number), "netns": lab.place(&format!("kafka-{number}")).name })
+    };
     json!({
         "port": [{ "published": 20229, "target": 9092 }],
         "backend": (1..=backends).map(backend).collect::<Vec<_>>(),
@@ -98,8 +100,7 @@ fn smoke_a_service_lives_by_the_socket() {
 #[test]
 fn what_is_wrong_is_refused_with_its_place_and_changes_nothing() {
     let Some(lab) = Lab::new() else { return };
-    let config =
-        lab.config().service("name = 'web'\nport = [{ published = 80 }]\nbackend = [{ address = '10.255.0.9' }]");
+    let config = lab.config().service("name = 'web'\nport = [{ published = 80 }]\nbackend = [{ address = '10.255.0.9' }]");
     let meshd = lab.start(&config);
     let mut api = lab.api();
     let good = json!({ "port": [{ "published": 20229, "target": 9092 }], "backend": [{ "address": "10.255.0.33" }] });
@@ -119,13 +120,7 @@ fn what_is_wrong_is_refused_with_its_place_and_changes_nothing() {
     refused("PATCH", "/v1/services/web/backends/10.255.0.9", Some(json!({ "weight": 0 })), 409, "belongs to");
     refused("GET", "/v1/services/kafak", None, 404, "no service kafak");
     refused("DELETE", "/v1/services/kafak", None, 404, "no service kafak");
-    refused(
-        "PUT",
-        "/v1/services/kafka?generation=0",
-        Some(good.clone()),
-        409,
-        &format!("has generation {generation}, not 0"),
-    );
+    refused("PUT", "/v1/services/kafka?generation=0", Some(good.clone()), 409, &format!("has generation {generation}, not 0"));
     refused("DELETE", "/v1/services/kafka?generation=99999999", None, 409, "not 99999999");
     refused("PUT", "/v1/services/new?generation=7", Some(good.clone()), 409, "service new is not there, not 7");
     refused("PUT", "/v1/services/a%20b", Some(good.clone()), 422, "`name` is \"a b\"");
@@ -135,13 +130,7 @@ fn what_is_wrong_is_refused_with_its_place_and_changes_nothing() {
     refused("PUT", "/v1/services/kafka?generatoin=1", Some(good.clone()), 400, "unknown field `generatoin`");
     refused("PUT", "/v1/services/kafka?wait=301", Some(good.clone()), 400, "0 to 300 would do");
     refused("PUT", "/v1/services/kafka?wait=nan", Some(good.clone()), 400, "0 to 300 would do");
-    refused(
-        "POST",
-        "/v1/services/kafka/ports",
-        Some(json!({ "published": 20229 })),
-        409,
-        "has a port tcp/20229 already",
-    );
+    refused("POST", "/v1/services/kafka/ports", Some(json!({ "published": 20229 })), 409, "has a port tcp/20229 already");
     refused("POST", "/v1/services/kafka/ports", Some(json!({ "published": 80 })), 422, "published by service \"web\"");
     refused("PATCH", "/v1/services/kafka/ports/tcp/1", Some(json!({})), 404, "has no port tcp/1");
     refused("PATCH", "/v1/services/kafka/ports/tcp/one", Some(json!({})), 400, "\"tcp/one\" is no port");
@@ -166,16 +155,8 @@ fn what_is_wrong_is_refused_with_its_place_and_changes_nothing() {
     let places: Vec<&str> =
         problem["errors"].as_array().unwrap().iter().map(|fault| fault["place"].as_str().unwrap()).collect();
     let expected = [
-        "backend[0].weight",
-        "backend[1].address",
-        "backend[2]",
-        "backend[2].adress",
-        "colour",
-        "port[0].published",
-        "port[1].published",
-        "port[2].protocol",
-        "port[2].published",
-        "scheduler",
+        "backend[0].weight", "backend[1].address", "backend[2]", "backend[2].adress", "colour", "port[0].published",
+        "port[1].published", "port[2].protocol", "port[2].published", "scheduler",
     ];
     let mut sorted = places.clone();
     sorted.sort_unstable();
@@ -204,9 +185,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     crate::lab::assert_same(&before, &lab.state(), "after a dry run");
 
     // What a reload of the file would do.
-    lab.write(
-        &lab.config().service("name = 'web'\nport = [{ published = 80 }]\nbackend = [{ address = '10.255.0.9' }]"),
-    );
+    lab.write(&lab.config().service("name = 'web'\nport = [{ published = 80 }]\nbackend = [{ address = '10.255.0.9' }]"));
     let plan = api.get("/v1/plan?reload=true").to_string();
     assert!(plan.contains("add service tcp 80 ipv4"), "{plan}");
     assert_eq!(api.get("/v1/plan"), json!({ "steps": [] }));
@@ -252,8 +231,7 @@ fn what_was_acknowledged_is_kept_through_kills_and_the_file_takes_over() {
     // A file that does not go with what the socket has is refused, and says with what.
     let other = json!({ "port": [{ "published": 9000 }], "backend": [{ "address": "10.255.0.40" }] });
     api.good("PUT", "/v1/services/other", Some(&other));
-    let clash =
-        lab.config().service("name = 'web'\nport = [{ published = 9000 }]\nbackend = [{ address = '10.255.0.41' }]");
+    let clash = lab.config().service("name = 'web'\nport = [{ published = 9000 }]\nbackend = [{ address = '10.255.0.41' }]");
     lab.write(&clash);
     let (status, problem) = api.call("POST", "/v1/reload", None);
     let words = "service other of the control socket does not go with this file: port[0].published";
@@ -285,12 +263,8 @@ fn torn_and_foreign_files_are_put_aside() {
     let meshd = lab.start(&lab.config());
     let mut api = lab.api();
     let services = api.get("/v1/services");
-    let names: Vec<&str> = services["services"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|entry| entry["service"]["name"].as_str().unwrap())
-        .collect();
+    let names: Vec<&str> =
+        services["services"].as_array().unwrap().iter().map(|entry| entry["service"]["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["torn", "whole"]);
     assert_eq!(api.get("/v1/services/torn")["service"]["port"][0]["published"], 1000);
     let refused = api.get("/v1/status")["state"]["refused"].to_string();

@@ -91,10 +91,7 @@ impl Simple {
         let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{service:#}"));
         let backend = |value: &Value| value["address"].as_str().unwrap().rsplit('.').next().unwrap().parse().unwrap();
         Simple {
-            ports: list("port")
-                .iter()
-                .map(|port| (number(&port["published"]) as u16, number(&port["target"]) as u16))
-                .collect(),
+            ports: list("port").iter().map(|port| (number(&port["published"]) as u16, number(&port["target"]) as u16)).collect(),
             backends: list("backend").iter().map(|one| (backend(one), number(&one["weight"]) as u32)).collect(),
             drained: list("backend").iter().filter(|one| one["state"] == "drain").map(backend).collect(),
         }
@@ -126,11 +123,8 @@ impl Operation {
 
     /// What the model says of it: what is then, or with which status it is refused.
     fn apply(&self, model: &mut Model, service: &str) -> Result<(), u16> {
-        let others: BTreeSet<u16> = model
-            .iter()
-            .filter(|(name, _)| *name != service)
-            .flat_map(|(_, other)| other.ports.keys().copied())
-            .collect();
+        let others: BTreeSet<u16> =
+            model.iter().filter(|(name, _)| *name != service).flat_map(|(_, other)| other.ports.keys().copied()).collect();
         let mut simple = match (self, model.get(service)) {
             (Operation::Put(new), _) => new.clone(),
             (_, Some(there)) => there.clone(),
@@ -155,11 +149,7 @@ impl Operation {
             Operation::Weigh(one, weight) => *simple.backends.get_mut(one).ok_or(404u16)? = *weight,
             Operation::Drain(one, drain) => {
                 known(simple.backends.contains_key(one))?;
-                if *drain {
-                    simple.drained.insert(*one)
-                } else {
-                    simple.drained.remove(one)
-                };
+                if *drain { simple.drained.insert(*one) } else { simple.drained.remove(one) };
             }
             Operation::DeleteBackend(one) => {
                 known(simple.backends.remove(one).is_some())?;
@@ -177,8 +167,7 @@ impl Operation {
 /// What the daemon says that there is.
 fn told(api: &mut Api) -> Model {
     let services = api.get("/v1/services")["services"].as_array().cloned().unwrap_or_default();
-    let named =
-        |entry: &Value| (entry["service"]["name"].as_str().unwrap().to_owned(), Simple::read(&entry["service"]));
+    let named = |entry: &Value| (entry["service"]["name"].as_str().unwrap().to_owned(), Simple::read(&entry["service"]));
     services.iter().map(named).collect()
 }
 
@@ -210,15 +199,11 @@ fn check(lab: &Lab, model: &Model) {
     }
     let answer = api.get("/v1/wait?timeout=60");
     assert_eq!(answer["result"], "programmed", "{answer:#}");
-    let kernel: BTreeSet<String> =
-        lab.sandbox().run("ipvsadm -Sn").lines().map(|line| line.trim().to_owned()).collect();
+    let kernel: BTreeSet<String> = lab.sandbox().run("ipvsadm -Sn").lines().map(|line| line.trim().to_owned()).collect();
     assert_eq!(kernel, listed(model));
     let marks = lab.sandbox().json("nft -j list map inet meshd marks").to_string();
     let published = model.values().filter(|simple| !simple.backends.is_empty()).flat_map(|simple| simple.ports.keys());
-    assert_eq!(
-        marks.matches("\"concat\"").count(),
-        published.clone().count() + marks.matches("\"concat\":[\"inet_proto\"").count()
-    );
+    assert_eq!(marks.matches("\"concat\"").count(), published.clone().count() + marks.matches("\"concat\":[\"inet_proto\"").count());
     published.for_each(|port| assert!(marks.contains(&format!("[\"tcp\",{port}]")), "{port}: {marks}"));
 }
 
@@ -248,8 +233,7 @@ fn sixteen_clients_end_in_what_a_model_predicts() {
         }
     };
     let threads: Vec<_> = (0..CLIENTS).map(|number| std::thread::spawn(client(number))).collect();
-    let mut done: Vec<_> =
-        threads.into_iter().flat_map(|thread| thread.join().expect("a client does not panic")).collect();
+    let mut done: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().expect("a client does not panic")).collect();
 
     // In the order of their generations, the model takes each of them.
     done.retain(|(_, changed, ..)| *changed);
