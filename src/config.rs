@@ -10,6 +10,7 @@
 mod beside;
 mod clash;
 mod error;
+mod nearest;
 mod network;
 mod reader;
 mod services;
@@ -27,11 +28,13 @@ use services::{LONGEST_TIMEOUT, Sites};
 
 pub use beside::{Misfit, judge};
 pub use error::{Error, Errors};
+pub use nearest::nearest;
 
 const ROOT: &[&str] = &["node", "ingress", "gateway", "ipvs", "metrics", "control", "service"];
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9326);
-const DEFAULT_SOCKET: &str = "/run/meshd/meshd.sock";
+/// Where meshctl looks, too.
+pub const DEFAULT_SOCKET: &str = "/run/meshd/meshd.sock";
 const DEFAULT_STATE: &str = "/var/lib/meshd";
 const DEFAULT_GROUP: &str = "meshd";
 

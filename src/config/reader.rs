@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::error::{At, Findings};
+use super::nearest::nearest;
 
 /// One table of the file, or the lack of it: then every key is absent.
 #[derive(Clone, Copy)]
@@ -172,24 +173,4 @@ pub(super) fn choice(items: impl IntoIterator<Item = impl Display>) -> String {
         Some(last) => format!("{} or {last}", items.join(", ")),
         None => String::new(),
     }
-}
-
-/// The key that was probably meant.
-fn nearest<'k>(name: &str, keys: &[&'k str]) -> Option<&'k str> {
-    let (distance, key) = keys.iter().map(|key| (distance(name, key), *key)).min_by_key(|(distance, _)| *distance)?;
-    (distance <= key.len().div_ceil(3)).then_some(key)
-}
-
-/// How many letters have to be put in, taken out or changed (Levenshtein's distance).
-fn distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (i, letter) in from.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, other) in to.chars().enumerate() {
-            let changed = diagonal + usize::from(letter != other);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }

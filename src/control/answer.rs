@@ -11,10 +11,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::protocol::Problem;
+use super::protocol::{LONGEST_BODY, Problem};
 
-/// Bytes of a body, at the most: a service of 10,000 ports with 10 backends fits.
-pub const LONGEST_BODY: usize = 4 << 20;
 /// For a body to arrive.
 pub const BODY_TIME: Duration = Duration::from_secs(10);
 

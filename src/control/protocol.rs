@@ -7,10 +7,19 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::objects::{PortRange, Protocol};
+
+/// Bytes of a request's body, at the most: a service of 10,000 ports with 10 backends fits.
+pub const LONGEST_BODY: usize = 4 << 20;
+
+/// Anything of all this that goes through the socket, whole.
+pub trait Message: Serialize + DeserializeOwned {}
+
+impl<T: Serialize + DeserializeOwned> Message for T {}
 
 /// A service, in the keys of `[[service]]`; what is absent has its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -32,12 +32,14 @@
 //! - `lab.kafka(&[Tcp, Udp])` and [`BACKENDS`] are the three backends that most tests use.
 //! - `lab.load(&["192.168.50.1:20229"])` keeps asking while something else happens; `lab.state()` and
 //!   [`assert_same`] tell whether anything changed; `meshd.steps_since(mark)` is what it announced.
+//! - `lab.meshctl("service ls")` is what an operator types beside a running daemon.
 //! - At the end of a test that did not fail, `meshd --cleanup` must leave nothing behind.
 
 mod again;
 mod api;
 mod backend;
 mod config;
+mod ctl;
 mod daemon;
 mod kafka;
 mod load;

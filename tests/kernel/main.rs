@@ -18,6 +18,7 @@ mod foreign;
 mod forward;
 mod lab;
 mod look;
+mod meshctl;
 mod metrics;
 mod ports;
 mod prometheus;

@@ -1,0 +1,10 @@
+//! What the daemon answers, as people read it.
+
+pub mod event;
+pub mod service;
+pub mod status;
+
+/// What is wrong, in one line below another.
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
+}

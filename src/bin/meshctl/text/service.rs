@@ -1,0 +1,203 @@
+//! Services, their ports and backends.
+
+use std::collections::BTreeSet;
+
+use meshd::control::protocol::{Backend, Entry, Mask, Netns, Owner, Port, Published, Scheduling, Service, Services};
+
+use crate::meshctl::table::Align::{Left, Right};
+use crate::meshctl::table::{Cell, Paint, Table, Tone, facts};
+
+/// `service ls`
+pub fn list(services: &Services, paint: Paint) -> String {
+    let columns = [("NAME", Left), ("OWNER", Left), ("PORTS", Left), ("BACKENDS", Right), ("GENERATION", Right)];
+    let mut table = Table::new(&columns);
+    for Entry { owner, generation, service } in &services.services {
+        table.row([
+            (&service.name).into(),
+            word(*owner).into(),
+            ports(service).into(),
+            addresses(service).len().into(),
+            generation.into(),
+        ]);
+    }
+    table.render(paint)
+}
+
+/// `service get`
+pub fn one(entry: &Entry, paint: Paint) -> String {
+    let Entry { owner, generation, service } = entry;
+    let mut known = vec![
+        ("Name", Cell::new(&service.name, Tone::Head)),
+        ("Owner", word(*owner).into()),
+        ("Generation", generation.into()),
+        ("Scheduling", scheduling(&service.scheduling).unwrap_or_else(|| "rr".to_owned()).into()),
+    ];
+    if service.port.is_empty() {
+        known.push(("Ports", "none".into()));
+    }
+    let mut text = facts(&known, paint);
+    let mut ports = Table::new(&[("PORT", Left), ("SCHEDULING", Left), ("BACKENDS", Left)]);
+    for published in &service.port {
+        let own = scheduling(&published.scheduling).unwrap_or_else(|| "the service's".to_owned());
+        let backends = published.backend.as_ref().map_or("the service's", |_| "its own");
+        ports.row([port(published).into(), own.into(), backends.into()]);
+    }
+    if !service.port.is_empty() {
+        text += &format!("\n{}", ports.render(paint));
+    }
+    format!("{text}\n{}", backends(service, paint))
+}
+
+fn backends(service: &Service, paint: Paint) -> String {
+    let columns = [("BACKEND", Left), ("WEIGHT", Right), ("STATE", Left), ("NETNS", Left), ("OF", Left)];
+    let mut table = Table::new(&columns);
+    for backend in &service.backend {
+        table.row(row(backend, "the service".to_owned()));
+    }
+    for port in &service.port {
+        for backend in port.backend.iter().flatten() {
+            table.row(row(backend, name(port)));
+        }
+    }
+    table.render(paint)
+}
+
+fn row(backend: &Backend, of: String) -> [Cell; 5] {
+    let state = backend.state.as_deref().unwrap_or("enabled");
+    let tone = if state == "enabled" { Tone::Plain } else { Tone::Warning };
+    let netns = match &backend.netns {
+        Some(Netns::Name(name)) => name.clone(),
+        Some(Netns::Pid(pid)) => format!("pid {pid}"),
+        None => "-".to_owned(),
+    };
+    let weight = backend.weight.unwrap_or(1);
+    [(&backend.address).into(), weight.into(), Cell::new(state, tone), netns.into(), of.into()]
+}
+
+fn word(owner: Owner) -> &'static str {
+    match owner {
+        Owner::File => "file",
+        Owner::Socket => "socket",
+    }
+}
+
+/// Each once, be it of the service or of one port.
+fn addresses(service: &Service) -> BTreeSet<&str> {
+    let own = service.port.iter().flat_map(|port| port.backend.iter().flatten());
+    service.backend.iter().chain(own).map(|backend| backend.address.as_str()).collect()
+}
+
+/// The first few: a service may have thousands.
+fn ports(service: &Service) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = service.port.iter().take(SHOWN).map(port).collect();
+    let more = match service.port.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    shown.join(", ") + &more
+}
+
+/// `tcp/20229->9092`, or `tcp/443` where the target is the same.
+fn port(port: &Port) -> String {
+    let same =
+        matches!((&port.published, port.target), (Published::Port(published), Some(target)) if *published == target);
+    match port.target {
+        Some(target) if !same => format!("{}->{target}", name(port)),
+        _ => name(port),
+    }
+}
+
+/// As the daemon has it, even if it is not good.
+pub fn name(port: &Port) -> String {
+    let published = match &port.published {
+        Published::Port(port) => port.to_string(),
+        Published::Text(text) => text.clone(),
+    };
+    port.name()
+        .map_or_else(|| format!("{}/{published}", port.protocol.as_deref().unwrap_or("tcp")), |name| name.to_string())
+}
+
+/// As ipvsadm -Ln prints it; `None`: it says nothing.
+fn scheduling(scheduling: &Scheduling) -> Option<String> {
+    let mut words = Vec::new();
+    words.extend(scheduling.scheduler.clone());
+    words.extend(scheduling.scheduler_flags.iter().flatten().cloned());
+    if let Some(seconds) = scheduling.persistence {
+        words.push(if seconds == 0 { "not persistent".to_owned() } else { format!("persistent {seconds}s") });
+    }
+    words.extend(scheduling.persistence_mask.as_ref().map(|mask| match mask {
+        Mask::Length(length) => format!("mask {length}"),
+        Mask::Netmask(netmask) => format!("mask {netmask}"),
+    }));
+    words.extend(scheduling.persistence_mask6.map(|length| format!("mask6 {length}")));
+    words.extend(scheduling.one_packet.map(|one| if one { "one packet" } else { "not one packet" }.to_owned()));
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use meshd::control::protocol::{Entry, Services};
+    use serde_json::json;
+
+    use super::{list, one};
+    use crate::meshctl::table::Paint;
+
+    fn kafka() -> Entry {
+        let entry = json!({ "owner": "socket", "generation": 12, "service": {
+            "name": "kafka", "scheduler": "wrr", "persistence": 60, "persistence_mask": 24,
+            "port": [
+                { "published": 20229, "target": 9092 },
+                { "published": "30000-30099", "protocol": "udp", "one_packet": true,
+                  "backend": [{ "address": "10.255.0.33" }, { "address": "fd00::40", "netns": 4711 }] },
+            ],
+            "backend": [
+                { "address": "10.255.0.33", "weight": 2, "netns": "kafka-1" },
+                { "address": "10.255.0.34", "state": "drain" },
+            ],
+        }});
+        serde_json::from_value(entry).expect("a good entry")
+    }
+
+    #[test]
+    fn services_are_listed() {
+        let web = json!({ "owner": "file", "generation": 1, "service": {
+            "name": "web\u{1b}]0;", "port": [{ "published": 443, "target": 443 }] }});
+        let web = serde_json::from_value(web).expect("a good entry");
+        let services = Services { generation: 12, services: vec![kafka(), web] };
+        let expected = r"
+NAME           OWNER    PORTS                              BACKENDS   GENERATION
+kafka          socket   tcp/20229->9092, udp/30000-30099          3           12
+web\u{1b}]0;   file     tcp/443                                   0            1
+";
+        assert_eq!(list(&services, Paint(false)), expected.trim_start());
+    }
+
+    #[test]
+    fn a_list_stays_readable() {
+        let ports: Vec<_> = (1..=7).map(|port| json!({ "published": port })).collect();
+        let many = serde_json::from_value(json!({ "port": ports })).expect("a good service");
+        assert_eq!(super::ports(&many), "tcp/1, tcp/2, tcp/3, tcp/4, tcp/5, and 2 more");
+    }
+
+    #[test]
+    fn one_service_is_shown_with_all_it_has() {
+        let expected = "\
+Name:        kafka
+Owner:       socket
+Generation:  12
+Scheduling:  wrr, persistent 60s, mask 24
+
+PORT              SCHEDULING      BACKENDS
+tcp/20229->9092   the service's   the service's
+udp/30000-30099   one packet      its own
+
+BACKEND       WEIGHT   STATE     NETNS      OF
+10.255.0.33        2   enabled   kafka-1    the service
+10.255.0.34        1   drain     -          the service
+10.255.0.33        1   enabled   -          udp/30000-30099
+fd00::40           1   enabled   pid 4711   udp/30000-30099
+";
+        assert_eq!(one(&kafka(), Paint(false)), expected);
+    }
+}

@@ -1,0 +1,9 @@
+//! The real meshctl against a daemon that says what a test wants. `tests/kernel/meshctl.rs` has the real daemon.
+
+mod changes;
+mod documents;
+mod failures;
+mod fake;
+mod looks;
+mod terminal;
+mod top;
