@@ -67,10 +67,10 @@ pub enum Request {
 #[derive(Debug)]
 pub enum Question {
     /// What would be done for that mesh; for the one that is wanted now, if none is given.
-    Plan(Option<Mesh>, Reply<Result<Vec<String>, String>>),
+    Plan(Option<Box<Mesh>>, Reply<Result<Vec<String>, String>>),
     Traffic(Reply<Result<Traffic, String>>),
     /// Why that mesh cannot be on this host.
-    Preflight(Mesh, Reply<Result<(), String>>),
+    Preflight(Box<Mesh>, Reply<Result<(), String>>),
 }
 
 /// A change that was accepted.

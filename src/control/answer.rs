@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::protocol::{LONGEST_BODY, Problem};
+use super::protocol::{LONGEST_BODY, Problem, Readable};
 
 /// For a body to arrive.
 pub const BODY_TIME: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ impl IntoResponse for Problem {
 /// The query, each key of it known.
 pub struct Asked<T>(pub T);
 
-impl<S: Send + Sync, T: for<'de> serde::Deserialize<'de>> FromRequestParts<S> for Asked<T> {
+impl<S: Send + Sync, T: Readable> FromRequestParts<S> for Asked<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
@@ -44,7 +44,7 @@ impl<S: Send + Sync, T: for<'de> serde::Deserialize<'de>> FromRequestParts<S> fo
 /// The parts of the path that have names.
 pub struct Named<T>(pub T);
 
-impl<S: Send + Sync, T: for<'de> serde::Deserialize<'de> + Send> FromRequestParts<S> for Named<T> {
+impl<S: Send + Sync, T: Readable + Send> FromRequestParts<S> for Named<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {

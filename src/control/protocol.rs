@@ -16,6 +16,11 @@ use crate::objects::{PortRange, Protocol};
 /// Bytes of a request's body, at the most: a service of 10,000 ports with 10 backends fits.
 pub const LONGEST_BODY: usize = 4 << 20;
 
+/// Anything that a request has, also in its path and query.
+pub trait Readable: DeserializeOwned {}
+
+impl<T: DeserializeOwned> Readable for T {}
+
 /// Anything of all this that goes through the socket, whole.
 pub trait Message: Serialize + DeserializeOwned {}
 

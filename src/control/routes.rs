@@ -464,7 +464,7 @@ async fn answer(control: &Control, change: super::Change, until: Option<TokioIns
 }
 
 async fn planned(control: &Control, mesh: Option<crate::mesh::Mesh>) -> Result<Vec<String>, Problem> {
-    let plan = control.question(|reply| Question::Plan(mesh, reply)).await?;
+    let plan = control.question(|reply| Question::Plan(mesh.map(Box::new), reply)).await?;
     plan.map_err(|reason| Problem::new(500, "the kernel cannot be read", reason))
 }
 

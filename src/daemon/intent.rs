@@ -196,7 +196,7 @@ impl Intent {
         }
         let mesh = self.sources.try_config(&config)?;
         let (reply, answer) = oneshot::channel();
-        let asked = self.questions.blocking_send(Question::Preflight(mesh.clone(), reply));
+        let asked = self.questions.blocking_send(Question::Preflight(Box::new(mesh.clone()), reply));
         let stopping = || "meshd is stopping".to_owned();
         asked.map_err(|_| stopping())?;
         answer.blocking_recv().map_err(|_| stopping())??;

@@ -170,7 +170,7 @@ impl Loop {
         // Who asked may have gone.
         match question {
             Question::Plan(mesh, reply) => {
-                let mesh = mesh.as_ref().unwrap_or(&wanted.mesh);
+                let mesh = mesh.as_deref().unwrap_or(&wanted.mesh);
                 let plan = reconcile::plan(&mut self.kernel, mesh);
                 let steps = |plan: crate::plan::Plan| plan.steps.iter().map(ToString::to_string).collect();
                 let _ = reply.send(plan.map(steps).map_err(|error| format!("{error:#}")));

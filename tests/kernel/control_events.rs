@@ -100,6 +100,7 @@ fn what_happens_is_told_as_it_happens() {
     assert_eq!(events.next("reload"), json!({ "event": "reload", "accepted": true, "reason": null }));
     meshd.reload(&lab.config().set("ingress", "vni", "0"));
     assert!(events.next("reload")["reason"].as_str().unwrap().contains("`vni` is 0"));
+    lab.write(&lab.config());
     // A generation that is there already is not waited for.
     let now = api.get("/v1/status")["generation"]["programmed"].as_u64().unwrap();
     assert_eq!(api.get(&format!("/v1/wait?generation={now}&timeout=0"))["result"], "programmed");
