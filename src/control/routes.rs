@@ -1,7 +1,8 @@
 //! `/v1/…`: each route with its description, from which the OpenAPI document is made.
 
+mod changes;
+
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request as HttpRequest, State};
@@ -18,14 +19,14 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::answer::{Answer, Asked, Given, Named};
+use super::answer::{Answer, Asked, Named};
 use super::protocol::{
-    Accepted, Backend, ChangeQuery, Configuration, Entry, Event, Generations, Plan, PlanQuery, Port, PortName, Problem,
-    Progress, ReloadQuery, Service, Services, State as StateDir, Status, Traffic, WaitQuery,
+    Accepted, Configuration, Entry, Event, Fault, Generations, Plan, PlanQuery, Problem, Progress, ReloadQuery,
+    Services, State as StateDir, Status, Traffic, WaitQuery,
 };
 use super::{Control, Question, Request, Who};
 use crate::kernel::peer::Peer;
-use crate::source::{Action, Edit};
+use changes::*;
 
 /// Seconds that a client may have its answer put off, and what it gets without saying.
 const LONGEST_WAIT: f64 = 300.0;
@@ -39,9 +40,22 @@ const DEFAULT_WAIT: f64 = 30.0;
             `curl --unix-socket /run/meshd/meshd.sock http://meshd/v1/status`",
         license(name = "GPL-2.0-or-later")
     ),
+    components(schemas(Problem, Fault)),
     servers((url = "http://meshd", description = "any host name will do"))
 )]
 struct Document;
+
+/// Why a request is not done, whichever it is.
+#[derive(utoipa::IntoResponses)]
+#[allow(dead_code, reason = "it is only described")]
+enum Refused {
+    /// The request is wrong, or not for that client, or does not go with what there is.
+    #[response(status = "4XX", content_type = "application/problem+json")]
+    Client(Problem),
+    /// meshd is stopping, has too much to do, or cannot read or write what it should.
+    #[response(status = "5XX", content_type = "application/problem+json")]
+    Server(Problem),
+}
 
 /// The OpenAPI document.
 pub fn document() -> utoipa::openapi::OpenApi {
@@ -99,7 +113,7 @@ async fn count(State(control): State<Control>, request: HttpRequest, next: Next)
 }
 
 /// How the daemon is.
-#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status), (status = "5XX", body = Problem)))]
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status), Refused))]
 async fn status(State(control): State<Control>) -> Answer<Status> {
     let summary = control.request(Request::Summary).await?;
     let looked = control.looked.borrow().clone();
@@ -122,7 +136,7 @@ async fn status(State(control): State<Control>) -> Answer<Status> {
 }
 
 /// All services, the file's and the socket's.
-#[utoipa::path(get, path = "/v1/services", responses((status = 200, body = Services), (status = "5XX", body = Problem)))]
+#[utoipa::path(get, path = "/v1/services", responses((status = 200, body = Services), Refused))]
 async fn list(State(control): State<Control>) -> Answer<Services> {
     Ok(Json(control.request(Request::List).await?))
 }
@@ -132,226 +146,10 @@ async fn list(State(control): State<Control>) -> Answer<Services> {
     get,
     path = "/v1/services/{name}",
     params(("name" = String, Path)),
-    responses((status = 200, body = Entry), (status = "4XX", body = Problem), (status = "5XX", body = Problem))
+    responses((status = 200, body = Entry), Refused)
 )]
 async fn get_service(State(control): State<Control>, Named(name): Named<String>) -> Answer<Entry> {
     Ok(Json(control.request(|reply| Request::Get(name, reply)).await??))
-}
-
-/// Makes the service, or makes it be like that. `name` may be left out of the body.
-#[utoipa::path(
-    put,
-    path = "/v1/services/{name}",
-    params(("name" = String, Path), ChangeQuery),
-    request_body = Service,
-    responses((status = 200, body = Accepted), (status = "4XX", body = Problem), (status = "5XX", body = Problem))
-)]
-async fn put_service(
-    State(control): State<Control>,
-    Extension(peer): Extension<Peer>,
-    Named(name): Named<String>,
-    Asked(query): Asked<ChangeQuery>,
-    Given(body): Given,
-) -> Answer<Accepted> {
-    change(control, peer, query, name, Action::Put(body)).await
-}
-
-/// Changes keys of the service by a JSON merge patch (RFC 7396): null takes a key away.
-#[utoipa::path(
-    patch,
-    path = "/v1/services/{name}",
-    params(("name" = String, Path), ChangeQuery),
-    request_body = Value,
-    responses((status = 200, body = Accepted), (status = "4XX", body = Problem), (status = "5XX", body = Problem))
-)]
-async fn merge_service(
-    State(control): State<Control>,
-    Extension(peer): Extension<Peer>,
-    Named(name): Named<String>,
-    Asked(query): Asked<ChangeQuery>,
-    Given(body): Given,
-) -> Answer<Accepted> {
-    change(control, peer, query, name, Action::Merge(body)).await
-}
-
-/// Removes the service.
-#[utoipa::path(
-    delete,
-    path = "/v1/services/{name}",
-    params(("name" = String, Path), ChangeQuery),
-    responses((status = 200, body = Accepted), (status = "4XX", body = Problem), (status = "5XX", body = Problem))
-)]
-async fn delete_service(
-    State(control): State<Control>,
-    Extension(peer): Extension<Peer>,
-    Named(name): Named<String>,
-    Asked(query): Asked<ChangeQuery>,
-) -> Answer<Accepted> {
-    change(control, peer, query, name, Action::Delete).await
-}
-
-/// Publishes another port of the service.
-#[utoipa::path(
-    post,
-    path = "/v1/services/{name}/ports",
-    params(("name" = String, Path), ChangeQuery),
-    request_body = Port,
-    responses((status = 200, body = Accepted), (status = "4XX", body = Problem), (status = "5XX", body = Problem))
-)]
-async fn add_port(
-    State(control): State<Control>,
-    Extension(peer): Extension<Peer>,
-    Named(name): Named<String>,
-    Asked(query): Asked<ChangeQuery>,
-    Given(body): Given,
-) -> Answer<Accepted> {
-    change(control, peer, query, name, Action::AddPort(body)).await
-}
-
-/// Changes keys of a port by a JSON merge patch.
-#[utoipa::path(
-    patch,
-    path = "/v1/services/{name}/ports/{protocol}/{published}",
-    params(("name" = String, Path), ("protocol" = String, Path), ("published" = String, Path), ChangeQuery),
-    request_body = Value,
-    responses((status = 200, body = Accepted), (status = "4XX", body = Problem), (status = "5XX", body = Problem))
-)]
-async fn merge_port(
-    State(control): State<Control>,
-    Extension(peer): Extension<Peer>,
-    Named((name, protocol, published)): Named<(String, String, String)>,
-    Asked(query): Asked<ChangeQuery>,
-    Given(body): Given,
-) -> Answer<Accepted> {
-    change(control, peer, query, name, Action::MergePort(port(&protocol, &published)?, body)).await
-}
-
-/// Unpublishes a port.
-#[utoipa::path(
-    delete,
-    path = "/v1/services/{name}/ports/{protocol}/{published}",
-    params(("name" = String, Path), ("protocol" = String, Path), ("published" = String, Path), ChangeQuery),
-    responses((status = 200, body = Accepted), (status = "4XX", body = Problem), (status = "5XX", body = Problem))
-)]
-async fn delete_port(
-    State(control): State<Control>,
-    Extension(peer): Extension<Peer>,
-    Named((name, protocol, published)): Named<(String, String, String)>,
-    Asked(query): Asked<ChangeQuery>,
-) -> Answer<Accepted> {
-    change(control, peer, query, name, Action::DeletePort(port(&protocol, &published)?)).await
-}
-
-/// Adds a backend of all ports that have none of their own.
-#[utoipa::path(
-    post,
-    path = "/v1/services/{name}/backends",
-    params(("name" = String, Path), ChangeQuery),
-    request_body = Backend,
-    responses((status = 200, body = Accepted), (status = "4XX", body = Problem), (status = "5XX", body = Problem))
-)]
-async fn add_backend(
-    State(control): State<Control>,
-    Extension(peer): Extension<Peer>,
-    Named(name): Named<String>,
-    Asked(query): Asked<ChangeQuery>,
-    Given(body): Given,
-) -> Answer<Accepted> {
-    change(control, peer, query, name, Action::AddBackend(None, body)).await
-}
-
-/// Changes keys of a backend (weight, state) by a JSON merge patch.
-#[utoipa::path(
-    patch,
-    path = "/v1/services/{name}/backends/{address}",
-    params(("name" = String, Path), ("address" = String, Path), ChangeQuery),
-    request_body = Value,
-    responses((status = 200, body = Accepted), (status = "4XX", body = Problem), (status = "5XX", body = Problem))
-)]
-async fn merge_backend(
-    State(control): State<Control>,
-    Extension(peer): Extension<Peer>,
-    Named((name, backend)): Named<(String, String)>,
-    Asked(query): Asked<ChangeQuery>,
-    Given(body): Given,
-) -> Answer<Accepted> {
-    change(control, peer, query, name, Action::MergeBackend(None, address(&backend)?, body)).await
-}
-
-/// Removes a backend, and with it its connections.
-#[utoipa::path(
-    delete,
-    path = "/v1/services/{name}/backends/{address}",
-    params(("name" = String, Path), ("address" = String, Path), ChangeQuery),
-    responses((status = 200, body = Accepted), (status = "4XX", body = Problem), (status = "5XX", body = Problem))
-)]
-async fn delete_backend(
-    State(control): State<Control>,
-    Extension(peer): Extension<Peer>,
-    Named((name, backend)): Named<(String, String)>,
-    Asked(query): Asked<ChangeQuery>,
-) -> Answer<Accepted> {
-    change(control, peer, query, name, Action::DeleteBackend(None, address(&backend)?)).await
-}
-
-/// Adds a backend to a port's own list.
-#[utoipa::path(
-    post,
-    path = "/v1/services/{name}/ports/{protocol}/{published}/backends",
-    params(("name" = String, Path), ("protocol" = String, Path), ("published" = String, Path), ChangeQuery),
-    request_body = Backend,
-    responses((status = 200, body = Accepted), (status = "4XX", body = Problem), (status = "5XX", body = Problem))
-)]
-async fn add_backend_of_port(
-    State(control): State<Control>,
-    Extension(peer): Extension<Peer>,
-    Named((name, protocol, published)): Named<(String, String, String)>,
-    Asked(query): Asked<ChangeQuery>,
-    Given(body): Given,
-) -> Answer<Accepted> {
-    change(control, peer, query, name, Action::AddBackend(Some(port(&protocol, &published)?), body)).await
-}
-
-/// Changes keys of a backend of a port's own list by a JSON merge patch.
-#[utoipa::path(
-    patch,
-    path = "/v1/services/{name}/ports/{protocol}/{published}/backends/{address}",
-    params(
-        ("name" = String, Path), ("protocol" = String, Path), ("published" = String, Path), ("address" = String, Path),
-        ChangeQuery
-    ),
-    request_body = Value,
-    responses((status = 200, body = Accepted), (status = "4XX", body = Problem), (status = "5XX", body = Problem))
-)]
-async fn merge_backend_of_port(
-    State(control): State<Control>,
-    Extension(peer): Extension<Peer>,
-    Named((name, protocol, published, backend)): Named<(String, String, String, String)>,
-    Asked(query): Asked<ChangeQuery>,
-    Given(body): Given,
-) -> Answer<Accepted> {
-    let of = Some(port(&protocol, &published)?);
-    change(control, peer, query, name, Action::MergeBackend(of, address(&backend)?, body)).await
-}
-
-/// Removes a backend from a port's own list.
-#[utoipa::path(
-    delete,
-    path = "/v1/services/{name}/ports/{protocol}/{published}/backends/{address}",
-    params(
-        ("name" = String, Path), ("protocol" = String, Path), ("published" = String, Path), ("address" = String, Path),
-        ChangeQuery
-    ),
-    responses((status = 200, body = Accepted), (status = "4XX", body = Problem), (status = "5XX", body = Problem))
-)]
-async fn delete_backend_of_port(
-    State(control): State<Control>,
-    Extension(peer): Extension<Peer>,
-    Named((name, protocol, published, backend)): Named<(String, String, String, String)>,
-    Asked(query): Asked<ChangeQuery>,
-) -> Answer<Accepted> {
-    let of = Some(port(&protocol, &published)?);
-    change(control, peer, query, name, Action::DeleteBackend(of, address(&backend)?)).await
 }
 
 /// What would be done to the kernel now; nothing, if all is as wanted.
@@ -359,7 +157,7 @@ async fn delete_backend_of_port(
     get,
     path = "/v1/plan",
     params(PlanQuery),
-    responses((status = 200, body = Plan), (status = "4XX", body = Problem), (status = "5XX", body = Problem))
+    responses((status = 200, body = Plan), Refused)
 )]
 async fn plan(State(control): State<Control>, Asked(query): Asked<PlanQuery>) -> Answer<Plan> {
     let mesh = if query.reload { Some(control.request(Request::TryReload).await??) } else { None };
@@ -371,7 +169,7 @@ async fn plan(State(control): State<Control>, Asked(query): Asked<PlanQuery>) ->
     post,
     path = "/v1/reload",
     params(ReloadQuery),
-    responses((status = 200, body = Accepted), (status = "4XX", body = Problem), (status = "5XX", body = Problem))
+    responses((status = 200, body = Accepted), Refused)
 )]
 async fn reload(
     State(control): State<Control>,
@@ -389,7 +187,7 @@ async fn reload(
     get,
     path = "/v1/wait",
     params(WaitQuery),
-    responses((status = 200, body = Accepted), (status = "4XX", body = Problem), (status = "5XX", body = Problem))
+    responses((status = 200, body = Accepted), Refused)
 )]
 async fn wait(State(control): State<Control>, Asked(query): Asked<WaitQuery>) -> Answer<Accepted> {
     let until = until(query.timeout.unwrap_or(DEFAULT_WAIT))?;
@@ -402,7 +200,7 @@ async fn wait(State(control): State<Control>, Asked(query): Asked<WaitQuery>) ->
 }
 
 /// What every port and backend has carried so far.
-#[utoipa::path(get, path = "/v1/traffic", responses((status = 200, body = Traffic), (status = "5XX", body = Problem)))]
+#[utoipa::path(get, path = "/v1/traffic", responses((status = 200, body = Traffic), Refused))]
 async fn traffic(State(control): State<Control>) -> Answer<Traffic> {
     let traffic = control.question(Question::Traffic).await?;
     traffic.map(Json).map_err(|reason| Problem::new(500, "the kernel cannot be read", reason))
@@ -412,7 +210,7 @@ async fn traffic(State(control): State<Control>) -> Answer<Traffic> {
 #[utoipa::path(
     get,
     path = "/v1/events",
-    responses((status = 200, body = Event, content_type = "text/event-stream"), (status = "5XX", body = Problem))
+    responses((status = 200, body = Event, content_type = "text/event-stream"), Refused)
 )]
 async fn events(State(control): State<Control>) -> Sse<impl Stream<Item = Result<Sent, Infallible>>> {
     let listen = control.events.subscribe();
@@ -427,22 +225,6 @@ async fn events(State(control): State<Control>) -> Sse<impl Stream<Item = Result
         Some((Ok(sent), listen))
     });
     Sse::new(stream).keep_alive(KeepAlive::default())
-}
-
-async fn change(control: Control, peer: Peer, query: ChangeQuery, service: String, action: Action) -> Answer<Accepted> {
-    let since = Instant::now();
-    let until = query.wait.map(until).transpose()?;
-    let (edit, expected) = (Edit { service, action }, query.generation);
-    if query.dry_run {
-        let mesh = control.request(|reply| Request::TryChange { edit, expected, reply }).await??;
-        let generation = control.request(Request::Summary).await?.generation;
-        let plan = Some(planned(&control, Some(mesh)).await?);
-        let result = Progress::Accepted;
-        return Ok(Json(Accepted { generation, changed: false, result, failures: Vec::new(), plan }));
-    }
-    let who = Who::Peer(peer);
-    let change = control.request(|reply| Request::Change { edit, expected, who, since, reply }).await??;
-    answer(&control, change, until).await
 }
 
 /// Tells of a change, once the kernel holds it if that is asked for.
@@ -473,12 +255,4 @@ fn until(seconds: f64) -> Result<TokioInstant, Problem> {
         return Err(Problem::malformed(format!("to wait {seconds} s; 0 to {LONGEST_WAIT} would do")));
     }
     Ok(TokioInstant::now() + Duration::from_secs_f64(seconds))
-}
-
-fn port(protocol: &str, published: &str) -> Result<PortName, Problem> {
-    format!("{protocol}/{published}").parse().map_err(Problem::malformed)
-}
-
-fn address(text: &str) -> Result<IpAddr, Problem> {
-    text.parse().map_err(|_| Problem::malformed(format!("{text:?} is no address; an IPv4 or IPv6 one would do")))
 }
