@@ -12,8 +12,8 @@
 //! - [`dataplane`] is a pure function from a mesh to the [`objects`] that the kernel has to hold.
 //! - [`plan`] is the difference between the objects seen and those wanted, as ordered steps.
 //! - [`kernel`] observes objects and applies steps. It alone talks to the kernel.
-//! - [`daemon`] is the loop around all that, the only owner of a kernel; [`source`] is where it reads
-//!   what is wanted, [`metrics`] where it tells what happened.
+//! - [`source`] is where intent comes from, the file and the control socket; [`control`] is that socket.
+//! - [`daemon`] is the loop around all that, the only owner of a kernel; [`metrics`] tells what happened.
 //!
 //! Wanted and seen are the same type. So teardown is the difference to nothing, a dry run is a printed
 //! plan, and adopting what a crashed daemon left behind is no special case.

@@ -1,5 +1,7 @@
 //! The configuration: what is taken and what it means. `refused` has what is not, `properties` what always holds.
 
+#[path = "config/beside.rs"]
+mod beside;
 #[path = "config/properties.rs"]
 mod properties;
 #[path = "config/refused.rs"]
