@@ -36,6 +36,16 @@ pub enum Who {
     Watch,
 }
 
+impl Who {
+    /// uid and pid, for the log.
+    pub fn credentials(self) -> (Option<u32>, Option<i32>) {
+        match self {
+            Who::Peer(peer) => (Some(peer.uid), peer.pid),
+            Who::Signal | Who::Watch => (None, None),
+        }
+    }
+}
+
 /// What is asked of the sources. Changes are answered once they are kept.
 #[derive(Debug)]
 pub enum Request {
@@ -92,7 +102,18 @@ pub struct Summary {
     pub path: String,
     pub refused_reload: Option<String>,
     pub state_dir: String,
-    pub refused_files: Vec<String>,
+    /// What is kept and not in force, and why nothing can be kept, if so.
+    pub troubles: Vec<String>,
+}
+
+/// A step that fails, or a kernel that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub line: String,
+    /// The changes that brought it: the generations behind the first number, up to the second. None, if it is the
+    /// kernel that changed.
+    pub after: u64,
+    pub until: u64,
 }
 
 /// The daemon's last look at the kernel.
@@ -100,15 +121,39 @@ pub struct Summary {
 pub struct Looked {
     /// The generation that it was for.
     pub generation: u64,
-    /// The newest generation that the kernel holds in full.
-    pub programmed: u64,
-    /// The steps that failed.
-    pub failures: Arc<Vec<String>>,
+    /// What failed and is tried again.
+    pub failures: Arc<Vec<Failure>>,
     /// Seconds.
     pub took: f64,
     pub timeouts: Option<protocol::Timeouts>,
     /// Things mended since the start.
     pub repaired: u64,
+}
+
+impl Looked {
+    /// What is left to do of a change; one that others left to do is not its fault.
+    pub fn failures_of(&self, generation: u64) -> Vec<&str> {
+        let own = self.failures.iter().filter(|failure| failure.after < generation && generation <= failure.until);
+        own.map(|failure| failure.line.as_str()).collect()
+    }
+
+    pub fn lines(&self) -> Vec<&str> {
+        self.failures.iter().map(|failure| failure.line.as_str()).collect()
+    }
+
+    /// The newest generation up to which the kernel holds every change.
+    pub fn programmed(&self) -> u64 {
+        let open = self.failures.iter().filter(|failure| failure.after < failure.until).map(|failure| failure.after);
+        open.min().unwrap_or(self.generation)
+    }
+}
+
+/// So many lines of a list are told to clients, and how many more there are: ten thousand steps may fail at once.
+pub fn in_short<T: AsRef<str>>(lines: &[T]) -> Vec<String> {
+    const TOLD: usize = 50;
+    let told = lines.iter().take(TOLD).map(|line| line.as_ref().to_owned());
+    let more = lines.len().saturating_sub(TOLD);
+    told.chain((more > 0).then(|| format!("and {more} more"))).collect()
 }
 
 /// All that the routes need.

@@ -28,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::Config;
 use crate::control::server::Listener;
 use crate::control::{self, Control, Looked, Question};
-use crate::kernel::lock::{self, Lock};
+use crate::kernel::lock::Lock;
 use crate::kernel::surroundings::host_name;
 use crate::kernel::{Kernel, Names, ipvs, probe};
 use crate::metrics::{self, Exposition, Metrics};
@@ -74,13 +74,8 @@ pub struct Daemon {
     kernel: Kernel,
     metrics: Metrics,
     /// Held until the process ends.
-    _locks: Vec<Lock>,
+    _lock: Lock,
 }
-
-/// What is kept of the control socket's services does not go with the file.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Misconfigured(String);
 
 /// Starts the log on standard error: RUST_LOG chooses what, `info` if it is not set.
 pub fn start_log() {
@@ -108,7 +103,7 @@ pub fn names(config: Option<&Config>) -> Names {
 /// The plan that would be carried out now.
 pub fn dry_run(config: &Config) -> anyhow::Result<Plan> {
     let mut kernel = Kernel::open(names(Some(config)))?;
-    reconcile::plan(&mut kernel, &source::peek(config, &host_name()).map_err(Misconfigured)?)
+    reconcile::plan(&mut kernel, &source::peek(config, &host_name())?)
 }
 
 /// Removes all that is ours, from whatever state.
@@ -140,24 +135,17 @@ impl Daemon {
         }
         let names = names(Some(&config));
         let about = path.display().to_string();
-        let mut locks = vec![Lock::take(&names, &about)?];
-        let state_dir = &config.node.state_dir;
-        match Lock::hold(&state_dir.join("lock"), &format!("[node] state_dir {}", state_dir.display()), &about) {
-            Ok(lock) => locks.push(lock),
-            Err(held @ lock::Error::Held { .. }) => return Err(held.into()),
-            // The sources say what does not work then.
-            Err(lock::Error::Io { .. }) => {}
-        }
+        let lock = Lock::take(&names, &about)?;
         let mut kernel = Kernel::open(names)?;
         kernel.has_ipvs().map_err(|error: ipvs::OpenError| anyhow!(error))?;
-        let sources = Sources::open(path, config, &host_name()).map_err(Misconfigured)?;
+        let sources = Sources::open(path, config, &host_name()).context("[node] state_dir")?;
         let wanted = sources.wanted();
         let problems = preflight::problems(&mut kernel, &wanted.mesh)?;
         if !problems.is_empty() {
             return Err(anyhow!(problems.join("\nmeshd: ")));
         }
         let metrics = Metrics::new()?;
-        Ok(Daemon { sources, read, kernel, metrics, _locks: locks })
+        Ok(Daemon { sources, read, kernel, metrics, _lock: lock })
     }
 
     /// Works until it is told to stop.
@@ -167,7 +155,7 @@ impl Daemon {
     }
 
     async fn serve(self) -> anyhow::Result<ExitCode> {
-        let Daemon { sources, read, kernel, metrics, _locks } = self;
+        let Daemon { mut sources, read, kernel, metrics, _lock } = self;
         let wanted = sources.wanted();
         let path = sources.path.clone();
         let config = wanted.config.clone();
@@ -199,7 +187,9 @@ impl Daemon {
             started: Instant::now(),
         });
         tokio::spawn(control.clone().serve(router, metrics.clone()));
-        tokio::spawn(watch_file::run(path, current.clone(), requests.clone()));
+        // From here on nothing more can stand in the way.
+        sources.hand_over();
+        watch_file::start(path, current.clone(), requests.clone())?;
         metrics.generation_wanted.set(i64::try_from(current.borrow().generation).unwrap_or(i64::MAX));
         let intent = Intent {
             sources,
@@ -210,6 +200,7 @@ impl Daemon {
             events: told.clone(),
             metrics: metrics.clone(),
             read,
+            started: config.clone(),
         };
         std::thread::Builder::new().name("intent".to_owned()).spawn(move || intent.run())?;
         info!(node = current.borrow().mesh.node, metrics = %listen, control = %socket.display(), "started");

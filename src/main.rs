@@ -8,7 +8,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use meshd::config::Config;
-use meshd::daemon::{self, Daemon, Misconfigured};
+use meshd::daemon::{self, Daemon};
 use meshd::kernel::probe;
 use meshd::source::file::{self, Signature};
 
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("meshd: {error:#}");
-            if error.is::<Misconfigured>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
+            ExitCode::FAILURE
         }
     }
 }

@@ -10,8 +10,7 @@ mod store;
 mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -22,8 +21,8 @@ use crate::control::protocol::{Entry, Fault, Owner, Problem, Services};
 use crate::mesh::{Mesh, Service};
 
 pub use edit::{Action, Edit};
-pub use kept::{Kept, decode, encode};
-pub use store::{Found, Store};
+pub use kept::{Flaw, Kept, decode, encode};
+pub use store::{Found, OpenError, Store, WriteError};
 
 /// What the kernel is to hold.
 #[derive(Clone, Debug)]
@@ -33,20 +32,39 @@ pub struct Wanted {
     pub mesh: Arc<Mesh>,
 }
 
-/// The mesh of a configuration and of what the state directory has, without touching either: a daemon may be at work.
-///
-/// # Errors
-/// A kept service does not go with the file.
-pub fn peek(config: &Config, host_name: &str) -> Result<Mesh, String> {
-    let (admitted, _) = admit(config, Store::peek(&config.node.state_dir))?;
-    Ok(merged(config, host_name, admitted.into_values()))
-}
-
 /// A service of the socket: as it was written, and what that means.
 #[derive(Clone, Debug)]
 struct Declared {
     kept: Kept,
     service: Service,
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Staged {
+    /// It is made in memory. The service's generation now, and whether that is a new one.
+    Done { generation: u64, changed: bool },
+    /// It only goes with what was changed before, not with what that was: a power cut between the two would leave
+    /// services that clash. So what was changed has to last first; then it can be tried again.
+    CommitFirst,
+}
+
+/// A configuration that goes with what the socket has.
+#[derive(Debug)]
+pub struct Candidate {
+    config: Config,
+    pub mesh: Mesh,
+    admitted: BTreeMap<String, Declared>,
+    aside: BTreeMap<String, Aside>,
+    /// Services of the socket that the file defines now.
+    taken: Vec<String>,
+}
+
+/// A service that is kept, and not in force: it does not go with the file.
+#[derive(Clone, Debug)]
+struct Aside {
+    kept: Kept,
+    reason: String,
 }
 
 /// Everything that is wanted, and who wants it.
@@ -58,58 +76,97 @@ pub struct Sources {
     /// Since when each service of the file is as it is.
     of_file: BTreeMap<String, u64>,
     of_socket: BTreeMap<String, Declared>,
-    /// `None`: there is no place to keep services, for that reason; then the socket can only be asked.
+    aside: BTreeMap<String, Aside>,
+    /// What the file took over at the start, and is still kept.
+    taken: Vec<String>,
+    /// `Err`: nothing can be kept, for that reason; then the socket can only be asked.
     store: Result<Store, String>,
     generation: u64,
     /// What [`commit`](Sources::commit) has to make last, as it was before.
     staged: BTreeMap<String, Option<Declared>>,
     committed: u64,
     /// Files of the state directory that were not used.
-    pub refused_files: Vec<String>,
+    refused_files: Vec<String>,
     /// Why the last reload was refused, if it was.
     pub refused_reload: Option<String>,
 }
 
 impl Sources {
-    /// Merges a configuration and what the state directory has.
+    /// Merges a configuration and what the state directory has. What was kept and does not go with the file is left
+    /// out and named, but stays kept.
     ///
     /// # Errors
-    /// A kept service does not go with the file: both are named.
-    pub fn open(path: PathBuf, config: Config, host_name: &str) -> Result<Sources, String> {
-        let (store, kept, generation, refused_files) = match Store::open(&config.node.state_dir) {
-            Ok(Found { store, services, generation, refused }) => (Ok(store), services, generation, refused),
-            Err(error) => {
-                let reason = format!("cannot use [node] state_dir {}: {error}", config.node.state_dir.display());
-                warn!("{reason}; services can only come from the file");
-                (Err(reason), BTreeMap::new(), 0, Vec::new())
-            }
+    /// Something may be kept that cannot be read, or another meshd has it.
+    pub fn open(path: PathBuf, config: Config, host_name: &str) -> Result<Sources, OpenError> {
+        let nothing = |reason: String| {
+            warn!("[node] state_dir: {reason}; services can only come from the file");
+            (Err(reason), BTreeMap::new(), 0, Vec::new())
         };
+        let (mut store, mut kept, generation, refused_files) = match Store::open(&config.node.state_dir) {
+            Ok(Found { store, services, generation, refused }) => (Ok(store), services, generation, refused),
+            Err(absent @ OpenError::Absent { .. }) => nothing(absent.to_string()),
+            Err(error) => return Err(error),
+        };
+        // Of a start that fails later, or is killed, no number is given out again.
         let generation = generation + 1;
-        let mut sources = Sources {
+        if let Ok(there) = &mut store
+            && let Err(error) = there.reserve(generation)
+        {
+            let reason = format!("{} cannot be written: {error}", config.node.state_dir.display());
+            warn!(
+                "[node] state_dir: {reason}; what the control socket said before is in force, and it can say no more"
+            );
+            store = Err(reason);
+        }
+        let taken = taken(&config, &mut kept);
+        let (of_socket, aside) = fitting(&config, kept);
+        for (name, Aside { reason, .. }) in &aside {
+            error!(
+                "service {name} of the control socket is not in force, it does not go with {}: {reason}",
+                path.display()
+            );
+        }
+        Ok(Sources {
             path,
             host_name: host_name.to_owned(),
             of_file: config.services.iter().map(|service| (service.name.clone(), generation)).collect(),
             config: Arc::new(config),
-            of_socket: BTreeMap::new(),
+            of_socket,
+            aside,
+            taken,
             store,
             generation,
             staged: BTreeMap::new(),
             committed: generation,
             refused_files,
             refused_reload: None,
-        };
-        let (admitted, taken) = admit(&sources.config, kept)?;
-        sources.of_socket = admitted;
-        sources.hand_over(taken);
-        Ok(sources)
+        })
     }
 
     pub fn wanted(&self) -> Wanted {
         Wanted { generation: self.generation, config: self.config.clone(), mesh: Arc::new(self.mesh()) }
     }
 
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// What is kept, or would be, and is not in force; and why nothing can be kept, if so.
+    pub fn troubles(&self) -> Vec<String> {
+        let store = self.store.as_ref().err().cloned();
+        let aside = self.aside.iter().map(|(name, Aside { reason, .. })| {
+            format!("service {name} is kept but not in force, it does not go with the file: {reason}")
+        });
+        store.into_iter().chain(self.refused_files.iter().cloned()).chain(aside).collect()
+    }
+
+    /// Where services are kept.
+    pub fn state_dir(&self) -> &Path {
+        self.store.as_ref().map_or(&self.config.node.state_dir, Store::directory)
     }
 
     pub fn list(&self) -> Services {
@@ -121,7 +178,13 @@ impl Sources {
     /// # Errors
     /// There is no such service.
     pub fn get(&self, name: &str) -> Result<Entry, Problem> {
-        self.entry(name).ok_or_else(|| Problem::not_found(format!("no service {}", name.escape_debug())))
+        self.entry(name).ok_or_else(|| {
+            let detail = match self.aside.get(name) {
+                Some(Aside { reason, .. }) => format!("service {name} is kept but not in force: {reason}"),
+                None => format!("no service {}", name.escape_debug()),
+            };
+            Problem::not_found(detail)
+        })
     }
 
     fn entry(&self, name: &str) -> Option<Entry> {
@@ -133,25 +196,33 @@ impl Sources {
         Some(Entry { owner: Owner::File, generation, service: written::write(service) })
     }
 
-    /// Makes a change in memory; [`commit`](Sources::commit) makes it last. Answers the service's generation
-    /// then, and whether anything changed.
+    /// Makes a change in memory; [`commit`](Sources::commit) makes it last.
     ///
     /// # Errors
     /// Why it is refused; nothing has changed then.
-    pub fn change(&mut self, edit: &Edit, expected: Option<u64>) -> Result<(u64, bool), Problem> {
+    pub fn change(&mut self, edit: &Edit, expected: Option<u64>) -> Result<Staged, Problem> {
         if let Err(reason) = &self.store {
             return Err(Problem::new(507, "nowhere to keep it", reason.clone()));
         }
-        let Some(declared) = self.judged(edit, expected)? else {
-            let before = self.of_socket.remove(&edit.service);
-            return Ok((self.stage(&edit.service, before), true));
+        let declared = match self.judged(edit, expected, true) {
+            Ok(declared) => declared,
+            Err(_) if self.judged(edit, expected, false).is_ok() => return Ok(Staged::CommitFirst),
+            Err(problem) => return Err(problem),
         };
-        let before = self.of_socket.get(&edit.service);
-        if let Some(same) = before.filter(|before| before.kept.service == declared.kept.service) {
-            return Ok((same.kept.generation, false));
-        }
-        let before = self.of_socket.insert(edit.service.clone(), declared);
-        Ok((self.stage(&edit.service, before), true))
+        let before = match declared {
+            None => self.of_socket.remove(&edit.service),
+            Some(declared) => {
+                let before = self.of_socket.get(&edit.service);
+                if let Some(same) = before.filter(|before| before.kept.service == declared.kept.service) {
+                    return Ok(Staged::Done { generation: same.kept.generation, changed: false });
+                }
+                self.of_socket.insert(edit.service.clone(), declared)
+            }
+        };
+        self.generation += 1;
+        // Of several changes of one service, what was before the first is what was.
+        self.staged.entry(edit.service.clone()).or_insert(before);
+        Ok(Staged::Done { generation: self.generation, changed: true })
     }
 
     /// The mesh as it would be with that change.
@@ -159,15 +230,16 @@ impl Sources {
     /// # Errors
     /// As [`change`](Sources::change).
     pub fn try_change(&self, edit: &Edit, expected: Option<u64>) -> Result<Mesh, Problem> {
-        let declared = self.judged(edit, expected)?;
+        let declared = self.judged(edit, expected, false)?;
         let mut mesh = self.mesh();
         mesh.services.retain(|service| service.name != edit.service);
         mesh.services.extend(declared.map(|declared| declared.service));
         Ok(mesh)
     }
 
-    /// The service as it is after that change, found good; `None`: it is gone.
-    fn judged(&self, edit: &Edit, expected: Option<u64>) -> Result<Option<Declared>, Problem> {
+    /// The service as it is after that change, found good; `None`: it is gone. `also_before`: also beside what other
+    /// services were before the changes that are not committed yet.
+    fn judged(&self, edit: &Edit, expected: Option<u64>, also_before: bool) -> Result<Option<Declared>, Problem> {
         let name = &edit.service;
         if self.of_file.contains_key(name) {
             return Err(Problem::conflict(format!(
@@ -175,38 +247,34 @@ impl Sources {
                 self.path.display()
             )));
         }
-        let before = self.of_socket.get(name);
-        let there = before.map_or(0, |declared| declared.kept.generation);
+        let aside = || self.aside.get(name).map(|aside| &aside.kept);
+        let before = self.of_socket.get(name).map(|declared| &declared.kept).or_else(aside);
+        let there = before.map_or(0, |kept| kept.generation);
         if let Some(expected) = expected.filter(|expected| *expected != there) {
             let now = if there == 0 { "is not there".to_owned() } else { format!("has generation {there}") };
             return Err(Problem::conflict(format!(
                 "service {name} {now}, not {expected}: look at it again before you change it"
             )));
         }
-        let text = before.map(|declared| serde_json::to_value(&declared.kept.service)).transpose();
+        let text = before.map(|kept| serde_json::to_value(&kept.service)).transpose();
         let text = text.map_err(|error| Problem::malformed(error.to_string()))?;
         let Some(new) = edit.apply(text)? else { return Ok(None) };
 
-        let others = self.of_socket.iter().filter(|(other, _)| *other != name);
-        let others: Vec<&Service> = others.map(|(_, declared)| &declared.service).collect();
+        let now = self.of_socket.iter().filter(|(other, _)| *other != name).map(|(_, declared)| declared);
+        let staged = self.staged.iter().filter(|(other, _)| also_before && *other != name);
+        let others = now.chain(staged.filter_map(|(_, before)| before.as_ref()));
+        let others: Vec<&Service> = others.map(|declared| &declared.service).collect();
         let mut judged = judge(&[&new], &self.config, &others).map_err(|misfits| refuse(&misfits))?;
         let service = judged.pop().ok_or_else(|| Problem::malformed("no service was read"))?;
         let written = serde_json::from_value(new).map_err(|error| Problem::malformed(error.to_string()))?;
         Ok(Some(Declared { kept: Kept { generation: self.generation + 1, service: written }, service }))
     }
 
-    fn stage(&mut self, name: &str, before: Option<Declared>) -> u64 {
-        self.generation += 1;
-        // Of several changes of one service, what was before the first is what was.
-        self.staged.entry(name.to_owned()).or_insert(before);
-        self.generation
-    }
-
     /// Makes all changes since the last commit last.
     ///
     /// # Errors
-    /// None of them was made: all is as it was.
-    pub fn commit(&mut self) -> io::Result<()> {
+    /// In memory all is as it was. On disk too, or that is in doubt: then nothing can be kept any more.
+    pub fn commit(&mut self) -> Result<(), WriteError> {
         let staged = std::mem::take(&mut self.staged);
         if staged.is_empty() {
             return Ok(());
@@ -215,40 +283,70 @@ impl Sources {
         let changes = staged.keys().map(|name| (name.clone(), now(name))).collect();
         let outcome = match &mut self.store {
             Ok(store) => store.write(&changes, self.generation),
-            Err(reason) => Err(io::Error::other(reason.clone())),
+            Err(reason) => Err(WriteError::Nothing(std::io::Error::other(reason.clone()))),
         };
-        match outcome {
-            Ok(()) => self.committed = self.generation,
-            Err(_) => {
-                for (name, before) in staged {
-                    match before {
-                        Some(before) => self.of_socket.insert(name, before),
-                        None => self.of_socket.remove(&name),
-                    };
-                }
-                self.generation = self.committed;
-            }
+        let Err(error) = outcome else {
+            self.committed = self.generation;
+            staged.keys().for_each(|name| drop(self.aside.remove(name)));
+            return Ok(());
+        };
+        for (name, before) in staged {
+            match before {
+                Some(before) => self.of_socket.insert(name, before),
+                None => self.of_socket.remove(&name),
+            };
         }
-        outcome
+        if let WriteError::Doubt(error) = &error {
+            let reason =
+                format!("{} failed in the middle of a change: {error}; restart meshd", self.state_dir().display());
+            self.store = Err(reason);
+        } else {
+            self.generation = self.committed;
+        }
+        Err(error)
     }
 
-    /// Whether a configuration goes with what the socket has; the mesh as it would be.
+    /// Whether a configuration goes with what the socket has.
     ///
     /// # Errors
-    /// A service of the socket does not go with it.
-    pub fn try_config(&self, config: &Config) -> Result<Mesh, String> {
-        let kept = self.kept();
-        let (admitted, _) = admit(config, kept)?;
-        Ok(merged(config, &self.host_name, admitted.into_values()))
+    /// A service of the socket that is in force does not go with it.
+    pub fn candidate(&self, config: Config) -> Result<Candidate, String> {
+        let mut kept = self.of_socket.iter().map(|(name, declared)| (name.clone(), declared.kept.clone())).collect();
+        let mut taken = taken(&config, &mut kept);
+        let mut admitted = admit(&config, kept, &[]).map_err(|misfits| {
+            let told = misfits.into_iter().map(|(name, reason)| {
+                format!(
+                    "service {name} of the control socket does not go with this file: {reason}; \
+                     `meshctl service rm {name}`, or another file, would do"
+                )
+            });
+            told.collect::<Vec<_>>().join("\n")
+        })?;
+        let mut aside = BTreeMap::new();
+        for (name, Aside { kept, .. }) in &self.aside {
+            if config.services.iter().any(|service| service.name == *name) {
+                taken.push(name.clone());
+                continue;
+            }
+            let beside: Vec<&Service> = admitted.values().map(|declared: &Declared| &declared.service).collect();
+            match admit(&config, BTreeMap::from([(name.clone(), kept.clone())]), &beside) {
+                Ok(fits) => admitted.extend(fits),
+                Err(misfits) => {
+                    let reason = misfits.into_iter().map(|(_, reason)| reason).collect::<Vec<_>>().join("; ");
+                    aside.insert(name.clone(), Aside { kept: kept.clone(), reason });
+                }
+            }
+        }
+        let mesh = merged(&config, &self.host_name, admitted.values().cloned());
+        Ok(Candidate { config, mesh, admitted, aside, taken })
     }
 
     /// Takes a new configuration. Services of the socket that it defines are the file's from now on.
     ///
-    /// # Errors
-    /// As [`try_config`](Sources::try_config); nothing has changed then.
-    pub fn reload(&mut self, config: Config) -> Result<u64, String> {
-        let kept = self.kept();
-        let (admitted, taken) = admit(&config, kept)?;
+    /// Answers the generation, and whether anything is different.
+    pub fn reload(&mut self, candidate: Candidate) -> (u64, bool) {
+        let Candidate { config, admitted, aside, taken, .. } = candidate;
+        let changed = config != *self.config || !taken.is_empty() || aside.len() != self.aside.len();
         let before: BTreeMap<&str, &Service> =
             self.config.services.iter().map(|service| (service.name.as_str(), service)).collect();
         self.generation += 1;
@@ -259,18 +357,22 @@ impl Sources {
         self.of_file = config.services.iter().map(|service| (service.name.clone(), since(service))).collect();
         self.config = Arc::new(config);
         self.of_socket = admitted;
+        self.aside = aside;
         self.committed = self.generation;
-        self.hand_over(taken);
+        self.taken.extend(taken);
+        self.hand_over();
         if let Ok(store) = &mut self.store
             && let Err(error) = store.reserve(self.generation)
         {
             warn!("cannot keep the generation: {error}");
         }
-        Ok(self.generation)
+        (self.generation, changed)
     }
 
-    /// What the file has taken over is kept no longer.
-    fn hand_over(&mut self, taken: Vec<String>) {
+    /// What the file has taken over is kept no longer. At a start, only once that is certain to go on: a start that
+    /// fails must leave things as they were.
+    pub fn hand_over(&mut self) {
+        let taken = std::mem::take(&mut self.taken);
         if taken.is_empty() {
             return;
         }
@@ -278,17 +380,11 @@ impl Sources {
             info!("service {name} belongs to {} from now on", self.path.display());
         }
         let changes = taken.into_iter().map(|name| (name, None)).collect();
-        let outcome = match &mut self.store {
-            Ok(store) => store.write(&changes, self.generation),
-            Err(_) => Ok(()),
-        };
-        if let Err(error) = outcome {
+        if let Ok(store) = &mut self.store
+            && let Err(error) = store.write(&changes, self.generation)
+        {
             error!("cannot forget what the control socket said of services that the file defines: {error}");
         }
-    }
-
-    fn kept(&self) -> BTreeMap<String, Kept> {
-        self.of_socket.iter().map(|(name, declared)| (name.clone(), declared.kept.clone())).collect()
     }
 
     fn mesh(&self) -> Mesh {
@@ -296,32 +392,61 @@ impl Sources {
     }
 }
 
-/// Those of the socket's services that go on beside that configuration, and the names of those that it takes.
+/// The mesh of a configuration and of what the state directory has, without touching either: a daemon may be at work.
+///
+/// # Errors
+/// Something may be kept that cannot be read.
+pub fn peek(config: &Config, host_name: &str) -> Result<Mesh, OpenError> {
+    let mut kept = Store::peek(&config.node.state_dir)?;
+    taken(config, &mut kept);
+    let (fitting, _) = fitting(config, kept);
+    Ok(merged(config, host_name, fitting.into_values()))
+}
+
+/// Takes away the services that the file defines; their names.
+fn taken(config: &Config, kept: &mut BTreeMap<String, Kept>) -> Vec<String> {
+    let names = config.services.iter().map(|service| &service.name);
+    names.filter(|name| kept.remove(*name).is_some()).cloned().collect()
+}
+
+/// Those that go with the configuration, and those that do not.
+fn fitting(config: &Config, mut kept: BTreeMap<String, Kept>) -> (BTreeMap<String, Declared>, BTreeMap<String, Aside>) {
+    let mut aside: BTreeMap<String, Aside> = BTreeMap::new();
+    loop {
+        let misfits = match admit(config, kept.clone(), &[]) {
+            Ok(declared) => return (declared, aside),
+            Err(misfits) => misfits,
+        };
+        let before = kept.len();
+        for (name, reason) in misfits {
+            if let Some(kept) = kept.remove(&name) {
+                aside.insert(name, Aside { kept, reason });
+            }
+        }
+        // A fault that is no one's would be found for ever.
+        if kept.len() == before {
+            let reason = "it cannot be read".to_owned();
+            let left = std::mem::take(&mut kept).into_iter();
+            aside.extend(left.map(|(name, kept)| (name, Aside { kept, reason: reason.clone() })));
+        }
+    }
+}
+
+/// All of these services as they are beside that configuration; or each that is not good, with a reason.
 fn admit(
     config: &Config,
-    mut kept: BTreeMap<String, Kept>,
-) -> Result<(BTreeMap<String, Declared>, Vec<String>), String> {
-    let taken: Vec<String> =
-        config.services.iter().filter_map(|service| kept.remove(&service.name).map(|kept| kept.service.name)).collect();
-    let texts: Vec<Value> = kept
-        .values()
-        .map(|kept| serde_json::to_value(&kept.service))
-        .collect::<Result<_, _>>()
-        .map_err(|error| error.to_string())?;
-    let judged = judge(&texts.iter().collect::<Vec<_>>(), config, &[]).map_err(|misfits| {
+    kept: BTreeMap<String, Kept>,
+    beside: &[&Service],
+) -> Result<BTreeMap<String, Declared>, Vec<(String, String)>> {
+    let texts: Vec<Value> = kept.values().map(|kept| serde_json::to_value(&kept.service).unwrap_or_default()).collect();
+    let judged = judge(&texts.iter().collect::<Vec<_>>(), config, beside).map_err(|misfits| {
         let names: Vec<&String> = kept.keys().collect();
-        let told = misfits.iter().map(|misfit| {
-            let name = names.get(misfit.service).map_or("?", |name| name.as_str());
-            format!(
-                "service {name} of the control socket does not go with this file: {}; \
-                 `meshctl service rm {name}`, or another file, would do",
-                fault(misfit)
-            )
-        });
-        told.collect::<Vec<_>>().join("\n")
+        let named = misfits
+            .iter()
+            .filter_map(|misfit| Some((names.get(misfit.service)?.to_string(), fault(misfit).to_string())));
+        named.collect::<Vec<_>>()
     })?;
-    let declared = kept.into_iter().zip(judged).map(|((name, kept), service)| (name, Declared { kept, service }));
-    Ok((declared.collect(), taken))
+    Ok(kept.into_iter().zip(judged).map(|((name, kept), service)| (name, Declared { kept, service })).collect())
 }
 
 fn merged(config: &Config, host_name: &str, declared: impl Iterator<Item = Declared>) -> Mesh {

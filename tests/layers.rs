@@ -6,13 +6,15 @@ use std::path::Path;
 
 /// What the parts that know nothing of the world may name of this crate. `kernel` is not pure; it is kept from
 /// knowing what a mesh is.
-const KNOWS: [(&str, &[&str]); 6] = [
+const KNOWS: [(&str, &[&str]); 8] = [
     ("config", &["config", "mesh", "objects"]),
     ("mesh", &["mesh", "objects"]),
     ("dataplane", &["dataplane", "mesh", "objects"]),
     ("objects", &["objects"]),
     ("plan", &["plan", "objects"]),
     ("kernel", &["kernel", "objects", "plan"]),
+    ("source", &["source", "config", "mesh", "objects", "control::protocol", "kernel::lock"]),
+    ("control", &["control", "source", "mesh", "objects", "metrics", "kernel::peer"]),
 ];
 const PURE: [&str; 5] = ["config", "mesh", "dataplane", "objects", "plan"];
 /// What only the kernel part may name.

@@ -9,7 +9,7 @@ use crate::mesh::Service;
 
 use super::error::{At, ELSEWHERE, Findings};
 use super::network::{Endpoint, GatewayRead, IngressRead};
-use super::reader::Section;
+use super::reader::{Section, excerpt};
 use super::services::{self, BackendSite, PortSite, Sites};
 use super::{Config, clash, syntax, taken};
 
@@ -49,10 +49,14 @@ pub fn judge(services: &[&Value], config: &Config, accepted: &[&Service]) -> Res
     clash::namespaces(&backends, &ingress, &findings);
     clash::macs(&backends, &ingress, &findings);
 
+    // What does not go together of what is there already is no fault of the newcomers.
+    let mut found = findings.into_found();
+    if read.is_some() {
+        found.retain(|found| found.at != ELSEWHERE);
+    }
     match read {
-        Some(read) if findings.count() == 0 => Ok(read),
-        _ => Err(findings
-            .into_found()
+        Some(read) if found.is_empty() => Ok(read),
+        _ => Err(found
             .into_iter()
             .map(|At { value: message, at }| {
                 let (service, place) = written.at(at);
@@ -87,26 +91,44 @@ fn endpoints(config: &Config) -> Vec<Endpoint> {
 }
 
 /// Services as TOML.
-#[derive(Default)]
-struct Written {
+struct Written<'j> {
     text: String,
-    /// What begins at which byte, in the order of the text: the number of the service, and the place in it.
-    places: Vec<(usize, usize, String)>,
+    /// What begins where, in the order of the text.
+    places: Vec<Place<'j>>,
 }
 
-impl Written {
-    fn from(services: &[&Value]) -> Written {
+/// A place in a service, by the place that it is in: names are long where a client wants them to be, so none is
+/// written out before it is asked for.
+struct Place<'j> {
+    /// The byte at which it begins.
+    at: usize,
+    /// Its number in the list of places; a service is in itself.
+    within: usize,
+    name: Name<'j>,
+}
+
+#[derive(Clone, Copy)]
+enum Name<'j> {
+    /// The n-th service.
+    Service(usize),
+    Key(&'j str),
+    Index(usize),
+}
+
+impl<'j> Written<'j> {
+    fn from(services: &[&'j Value]) -> Written<'j> {
         let mut written = Written { text: "service = [".to_owned(), places: Vec::new() };
         for (number, service) in services.iter().enumerate() {
-            written.write(service, number, "");
+            written.write(service, written.places.len(), Name::Service(number));
             written.text += ",\n";
         }
         written.text += "]\n";
         written
     }
 
-    fn write(&mut self, value: &Value, number: usize, place: &str) {
-        self.places.push((self.text.len(), number, place.to_owned()));
+    fn write(&mut self, value: &'j Value, within: usize, name: Name<'j>) {
+        let place = self.places.len();
+        self.places.push(Place { at: self.text.len(), within, name });
         match value {
             // TOML has no such thing. As the value of a key it is left out (see below).
             Value::Null => self.text += "\"null\"",
@@ -116,7 +138,7 @@ impl Written {
             Value::Array(array) => {
                 self.text.push('[');
                 for (index, element) in array.iter().enumerate() {
-                    self.write(element, number, &format!("{place}[{index}]"));
+                    self.write(element, place, Name::Index(index));
                     self.text.push(',');
                 }
                 self.text.push(']');
@@ -128,11 +150,10 @@ impl Written {
                     if index > 0 {
                         self.text.push(',');
                     }
-                    let place = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
-                    self.places.push((self.text.len(), number, place.clone()));
+                    self.places.push(Place { at: self.text.len(), within: place, name: Name::Key(key) });
                     self.quote(key);
                     self.text.push('=');
-                    self.write(value, number, &place);
+                    self.write(value, place, Name::Key(key));
                 }
                 self.text.push('}');
             }
@@ -153,8 +174,30 @@ impl Written {
 
     /// Service and place of the last thing that begins at or before that byte.
     fn at(&self, at: usize) -> (usize, String) {
-        let behind = self.places.partition_point(|(start, ..)| *start <= at);
-        let found = behind.checked_sub(1).and_then(|index| self.places.get(index));
-        found.map_or((0, String::new()), |(_, service, place)| (*service, place.clone()))
+        let behind = self.places.partition_point(|place| place.at <= at);
+        let mut names = Vec::new();
+        let mut next = behind.checked_sub(1);
+        while let Some(place) = next.and_then(|index| self.places.get(index)) {
+            match place.name {
+                Name::Service(number) => return (number, spell(names)),
+                name => names.push(name),
+            }
+            next = Some(place.within);
+        }
+        (0, String::new())
     }
+}
+
+/// `backend[0].address`, from the innermost name outwards.
+fn spell(names: Vec<Name<'_>>) -> String {
+    let mut text = String::new();
+    for name in names.into_iter().rev() {
+        match name {
+            Name::Key(key) if text.is_empty() => text = excerpt(key),
+            Name::Key(key) => text += &format!(".{}", excerpt(key)),
+            Name::Index(index) => text += &format!("[{index}]"),
+            Name::Service(_) => {}
+        }
+    }
+    text
 }

@@ -1,6 +1,6 @@
 //! What is wrong with a configuration, and where.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 /// One thing that is wrong. It is printed as `file:line:column: message`, on one line.
@@ -74,13 +74,18 @@ pub(super) struct Findings<'t> {
     /// What stands at a byte, where a line says nothing to who wrote the text.
     name: Option<&'t dyn Fn(usize) -> String>,
     found: RefCell<Vec<At<String>>>,
+    /// Those that were too many to be kept.
+    more: Cell<usize>,
 }
+
+/// So many things that are wrong are told: a text of nothing but mistakes must not become a longer one.
+const MOST: usize = 100;
 
 impl<'t> Findings<'t> {
     pub fn new(text: &'t str, file: &'t str) -> Findings<'t> {
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let lines = std::iter::once(0).chain(breaks.map(|(offset, _)| offset + 1)).collect();
-        Findings { text, file, lines, name: None, found: RefCell::default() }
+        Findings { text, file, lines, name: None, found: RefCell::default(), more: Cell::default() }
     }
 
     /// Says where something is by that, instead of by lines.
@@ -89,7 +94,12 @@ impl<'t> Findings<'t> {
     }
 
     pub fn report(&self, at: usize, message: impl Into<String>) {
-        self.found.borrow_mut().push(At { value: message.into(), at });
+        let mut found = self.found.borrow_mut();
+        if found.len() < MOST {
+            found.push(At { value: message.into(), at });
+        } else {
+            self.more.set(self.more.get() + 1);
+        }
     }
 
     /// Reports one thing only about one place: a value that many others inherit is wrong once.
@@ -101,7 +111,7 @@ impl<'t> Findings<'t> {
 
     /// How many there are: two counts tell whether anything between them was wrong.
     pub fn count(&self) -> usize {
-        self.found.borrow().len()
+        self.found.borrow().len() + self.more.get()
     }
 
     /// ` at line 12`, to be said behind what stands there; nothing of what stands in no text.
@@ -128,11 +138,21 @@ impl<'t> Findings<'t> {
 
     /// In the order of the text.
     pub fn into_found(self) -> Vec<At<String>> {
-        sorted(&self.found)
+        self.take()
+    }
+
+    fn take(&self) -> Vec<At<String>> {
+        let mut found = self.found.take();
+        found.sort_by_key(|finding| finding.at);
+        if let (more @ 1.., Some(last)) = (self.more.get(), found.last()) {
+            let at = last.at;
+            found.push(At { value: format!("{more} more mistakes are not listed"), at });
+        }
+        found
     }
 
     pub fn into_errors(self) -> Errors {
-        let found = sorted(&self.found);
+        let found = self.take();
         let error = |At { value: message, at }| Error {
             file: self.file.to_owned(),
             line: self.line(at),
@@ -141,10 +161,4 @@ impl<'t> Findings<'t> {
         };
         Errors(found.into_iter().map(error).collect())
     }
-}
-
-fn sorted(found: &RefCell<Vec<At<String>>>) -> Vec<At<String>> {
-    let mut found = found.take();
-    found.sort_by_key(|finding| finding.at);
-    found
 }

@@ -228,7 +228,7 @@ pub struct Configuration {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct State {
     pub directory: String,
-    /// Files that were not used at the start, each with its reason.
+    /// What is kept and not in force, and why nothing can be kept, if so; each with its reason.
     pub refused: Vec<String>,
 }
 

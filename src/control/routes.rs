@@ -24,7 +24,7 @@ use super::protocol::{
     Accepted, Configuration, Entry, Event, Fault, Generations, Plan, PlanQuery, Problem, Progress, ReloadQuery,
     Services, State as StateDir, Status, Traffic, WaitQuery,
 };
-use super::{Control, Question, Request, Who};
+use super::{Control, Question, Request, Who, in_short};
 use crate::kernel::peer::Peer;
 use changes::*;
 
@@ -122,8 +122,8 @@ async fn status(State(control): State<Control>) -> Answer<Status> {
         node: summary.node,
         pid: std::process::id(),
         uptime: control.started.elapsed().as_secs_f64(),
-        generation: Generations { wanted: summary.generation, programmed: looked.programmed },
-        failures: looked.failures.to_vec(),
+        generation: Generations { wanted: summary.generation, programmed: looked.programmed() },
+        failures: in_short(&looked.lines()),
         services: summary.services,
         ports: summary.ports,
         backends: summary.backends,
@@ -131,7 +131,7 @@ async fn status(State(control): State<Control>) -> Answer<Status> {
         look: looked.took,
         repaired: looked.repaired,
         configuration: Configuration { path: summary.path, refused: summary.refused_reload },
-        state: StateDir { directory: summary.state_dir, refused: summary.refused_files },
+        state: StateDir { directory: summary.state_dir, refused: summary.troubles },
     }))
 }
 
@@ -234,10 +234,9 @@ async fn answer(control: &Control, change: super::Change, until: Option<TokioIns
     let Some(until) = until else { return Ok(Json(accepted)) };
     let mut looked = control.looked.clone();
     match timeout_at(until, looked.wait_for(|looked| looked.generation >= generation)).await {
-        Ok(Ok(looked)) if looked.programmed >= generation => accepted.result = Progress::Programmed,
         Ok(Ok(looked)) => {
-            accepted.result = Progress::Failed;
-            accepted.failures = looked.failures.to_vec();
+            accepted.failures = in_short(&looked.failures_of(generation));
+            accepted.result = if accepted.failures.is_empty() { Progress::Programmed } else { Progress::Failed };
         }
         Ok(Err(_)) => return Err(Problem::stopping()),
         Err(_) => accepted.result = Progress::Pending,

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 use tracing::{debug, warn};
@@ -34,6 +36,8 @@ const WRITE_TIME: Duration = Duration::from_secs(30);
 const OF_OTHERS: usize = 96;
 const OF_ONE: usize = 32;
 const OF_ALL: usize = 128;
+/// Connections at a time that get an answer but no place; more are dropped without one.
+const REFUSED: usize = 32;
 /// After an error of accept(2), which may be that descriptors ran out.
 const BREATH: Duration = Duration::from_millis(100);
 
@@ -59,16 +63,21 @@ impl Listener {
         {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
         }
-        if let Some(directory) = path.parent() {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        if !directory.is_dir() {
             fs::create_dir_all(directory)?;
+            // Whatever the umask: the group has to get through.
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
         }
-        // Not longer than the name itself: a socket's address has 107 bytes.
-        let new = path.with_file_name(format!(".{:x}", std::process::id()));
+        let new = directory.join(format!(".meshd-{}", std::process::id()));
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(&new)?;
+        // By way of the open directory: a socket's address has 107 bytes, of which the path may need all.
+        let open = File::open(directory)?;
+        let short = format!("/proc/self/fd/{}/.meshd-{}", open.as_raw_fd(), std::process::id());
+        let listener = UnixListener::bind(short)?;
         let id = group_id(group);
         if id.is_none() {
             warn!("there is no group {group}: only root may use the control socket (`groupadd --system {group}`)");
@@ -86,6 +95,7 @@ impl Listener {
     /// Answers until the process ends.
     pub async fn serve(self: Arc<Self>, router: Router, metrics: Metrics) {
         let slots = Arc::new(Slots { taken: Mutex::default(), metrics: metrics.clone() });
+        let refusals = Arc::new(Semaphore::new(REFUSED));
         loop {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -113,10 +123,15 @@ impl Listener {
             } else {
                 None
             };
+            let place = match &refusal {
+                Some(_) => refusals.clone().try_acquire_owned().map(Place::Refused).ok(),
+                None => slot.map(Place::Taken),
+            };
+            let Some(place) = place else { continue };
             let router = router.clone();
             tokio::spawn(async move {
                 connection(stream, peer, router, refusal).await;
-                drop(slot);
+                drop(place);
             });
         }
     }
@@ -157,6 +172,13 @@ async fn connection(stream: UnixStream, peer: Peer, router: Router, refusal: Opt
     }
 }
 
+/// What a connection holds for as long as it lasts.
+#[allow(dead_code, reason = "they are only held")]
+enum Place {
+    Taken(Slot),
+    Refused(OwnedSemaphorePermit),
+}
+
 /// The connections of each user.
 struct Slots {
     taken: Mutex<HashMap<u32, usize>>,
@@ -172,12 +194,11 @@ impl Slots {
     fn take(self: Arc<Self>, uid: u32) -> Option<Slot> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let all: usize = taken.values().sum();
-        let others = all - taken.get(&0).copied().unwrap_or(0);
-        let own = taken.entry(uid).or_default();
-        if all >= OF_ALL || uid != 0 && (*own >= OF_ONE || others >= OF_OTHERS) {
+        let of = |uid: u32| taken.get(&uid).copied().unwrap_or(0);
+        if all >= OF_ALL || uid != 0 && (of(uid) >= OF_ONE || all - of(0) >= OF_OTHERS) {
             return None;
         }
-        *own += 1;
+        *taken.entry(uid).or_default() += 1;
         drop(taken);
         self.metrics.control_connections.inc();
         Some(Slot { slots: self, uid })

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -14,10 +15,9 @@ use super::names;
 use crate::config::Config;
 use crate::control::protocol::{Event, Problem};
 use crate::control::{Change, Question, Reply, Request, Summary, Who};
-use crate::mesh::Mesh;
 use crate::metrics::Metrics;
 use crate::source::file::{self, Signature};
-use crate::source::{Sources, Wanted};
+use crate::source::{Candidate, Edit, Sources, Staged, Wanted, WriteError};
 
 /// Changes that are kept together, at the most.
 const BATCH: usize = 256;
@@ -40,12 +40,14 @@ pub struct Intent {
     pub metrics: Metrics,
     /// The file as it was last read.
     pub read: Option<Signature>,
+    /// The configuration at the start: some of it holds until the end.
+    pub started: Arc<Config>,
 }
 
-/// A change that is made in memory, and answered once it is kept.
+/// A change that is made in memory, or refused, and answered once those before it are kept.
 struct Unanswered {
-    change: Change,
-    pending: Pending,
+    outcome: Result<Change, Problem>,
+    since: Instant,
     who: Who,
     what: String,
     reply: Reply<Result<Change, Problem>>,
@@ -65,16 +67,8 @@ impl Intent {
             let mut unanswered = Vec::new();
             for request in waiting.drain(..) {
                 if let Request::Change { edit, expected, who, since, reply } = request {
-                    match self.sources.change(&edit, expected) {
-                        Ok((generation, changed)) => unanswered.push(Unanswered {
-                            change: Change { generation, changed },
-                            pending: Pending { generation, since, reload: false },
-                            who,
-                            what: edit.summary(),
-                            reply,
-                        }),
-                        Err(problem) => send(reply, Err(problem)),
-                    }
+                    let outcome = self.stage(&edit, expected, &mut unanswered);
+                    unanswered.push(Unanswered { outcome, since, who, what: edit.summary(), reply });
                 } else {
                     // Whoever looks sees nothing that may still be taken back.
                     self.keep(std::mem::take(&mut unanswered));
@@ -85,39 +79,60 @@ impl Intent {
         }
     }
 
+    fn stage(
+        &mut self,
+        edit: &Edit,
+        expected: Option<u64>,
+        unanswered: &mut Vec<Unanswered>,
+    ) -> Result<Change, Problem> {
+        let mut staged = self.sources.change(edit, expected)?;
+        if staged == Staged::CommitFirst {
+            self.keep(std::mem::take(unanswered));
+            staged = self.sources.change(edit, expected)?;
+        }
+        match staged {
+            Staged::Done { generation, changed } => Ok(Change { generation, changed }),
+            // Nothing is left that it could wait for.
+            Staged::CommitFirst => Err(Problem::new(503, "busy", "try again")),
+        }
+    }
+
     /// Makes changes last, tells the daemon, and answers.
     fn keep(&mut self, unanswered: Vec<Unanswered>) {
         if unanswered.is_empty() {
             return;
         }
         if let Err(error) = self.sources.commit() {
-            error!("changes refused, they cannot be kept: {error}");
-            let problem = Problem::new(507, "cannot be kept", format!("nothing was changed: {error}"));
+            let problem = match &error {
+                WriteError::Nothing(_) => Problem::new(507, "cannot be kept", format!("nothing was changed: {error}")),
+                WriteError::Doubt(_) => Problem::new(
+                    507,
+                    "cannot be kept",
+                    format!("nothing was changed, but it may be there after a restart of meshd: {error}"),
+                ),
+            };
+            error!(changes = unanswered.len(), "changes refused, they cannot be kept: {error}");
+            // What was refused may have been so because of what is taken back now.
             unanswered.into_iter().for_each(|one| send(one.reply, Err(problem.clone())));
             return;
         }
-        let changed: Vec<&Unanswered> = unanswered.iter().filter(|one| one.change.changed).collect();
-        for Unanswered { pending, who, what, .. } in &changed {
-            self.accepted(*pending, *who, what);
+        let mut any = false;
+        for one in &unanswered {
+            if let Ok(Change { generation, changed: true }) = one.outcome {
+                self.accepted(Pending { generation, since: one.since, reload: false }, one.who, &one.what);
+                any = true;
+            }
         }
-        if !changed.is_empty() {
+        if any {
             self.wanted.send_replace(self.sources.wanted());
         }
-        unanswered.into_iter().for_each(|one| send(one.reply, Ok(one.change)));
+        unanswered.into_iter().for_each(|one| send(one.reply, one.outcome));
     }
 
     fn accepted(&self, pending: Pending, who: Who, what: &str) {
         let generation = pending.generation;
-        let uid = match who {
-            Who::Peer(peer) => {
-                info!(generation, uid = peer.uid, pid = peer.pid, "{what}");
-                Some(peer.uid)
-            }
-            Who::Signal | Who::Watch => {
-                info!(generation, "{what}");
-                None
-            }
-        };
+        let (uid, pid) = who.credentials();
+        info!(generation, uid, pid, "{what}");
         self.metrics.generation_wanted.set(i64::try_from(generation).unwrap_or(i64::MAX));
         // The loop may have ended, and listeners may be none.
         let _ = self.pending.send(pending);
@@ -137,7 +152,7 @@ impl Intent {
                 send(reply, outcome);
             }
             Request::TryReload(reply) => {
-                let outcome = self.load().map(|(_, mesh)| mesh);
+                let outcome = self.load().map(|candidate| candidate.mesh);
                 send(reply, outcome.map_err(|reason| refused(&self.sources.path, &reason)));
             }
             Request::Summary(reply) => send(reply, self.summary()),
@@ -149,7 +164,7 @@ impl Intent {
     /// A good file takes effect as the smallest plan; a bad one is reported, and nothing changes.
     fn reload(&mut self, who: Who, since: Instant) -> Result<Change, String> {
         self.read = file::signature(&self.sources.path);
-        let outcome = self.load().and_then(|(config, _)| self.sources.reload(config));
+        let outcome = self.load().map(|candidate| self.sources.reload(candidate));
         self.metrics.last_reload_success.set(i64::from(outcome.is_ok()));
         self.metrics.last_reload_time.set(super::unix_time());
         let result = if outcome.is_ok() { "accepted" } else { "refused" };
@@ -158,49 +173,59 @@ impl Intent {
         let _ =
             self.events.send(Event::Reload { accepted: outcome.is_ok(), reason: self.sources.refused_reload.clone() });
         match outcome {
-            Ok(generation) => {
+            Ok((generation, changed)) => {
+                self.warn_of_what_waits();
                 let what = format!("reloaded {}", self.sources.path.display());
                 self.accepted(Pending { generation, since, reload: true }, who, &what);
                 self.wanted.send_replace(self.sources.wanted());
-                Ok(Change { generation, changed: true })
+                Ok(Change { generation, changed })
             }
             Err(reason) => {
-                error!("reload refused, nothing was changed: {reason}");
+                let (uid, pid) = who.credentials();
+                error!(uid, pid, "reload refused, nothing was changed: {reason}");
                 Err(reason)
             }
         }
     }
 
     /// Reads the file, and looks for what is against it: here, in what the socket has, and on this host.
-    fn load(&self) -> Result<(Config, Mesh), String> {
+    fn load(&self) -> Result<Candidate, String> {
         let config = file::load(&self.sources.path).map_err(|error| error.to_string())?;
-        let wanted = self.wanted.borrow();
-        let before = wanted.config.clone();
-        drop(wanted);
-        let old = names(Some(&before));
-        if names(Some(&config)) != old {
+        let (old, new) = (&self.started, &config);
+        if names(Some(new)) != names(Some(old)) {
+            let old = names(Some(old));
             return Err(format!(
                 "[ingress] namespace and [gateway] bridge cannot change while meshd runs (now {} and {}): stop it, \
                  run --cleanup with the old file, and start it with the new one",
                 old.sandbox, old.bridge
             ));
         }
+        if new.node.state_dir != old.node.state_dir {
+            return Err(format!(
+                "[node] state_dir cannot change while meshd runs (now {}): stop it, move what is there, and start it",
+                old.node.state_dir.display()
+            ));
+        }
+        let candidate = self.sources.candidate(config)?;
+        let (reply, answer) = oneshot::channel();
+        let asked = self.questions.blocking_send(Question::Preflight(Box::new(candidate.mesh.clone()), reply));
+        let stopping = || "meshd is stopping".to_owned();
+        asked.map_err(|_| stopping())?;
+        answer.blocking_recv().map_err(|_| stopping())??;
+        Ok(candidate)
+    }
+
+    /// What the daemon does not change while it runs.
+    fn warn_of_what_waits(&self) {
+        let (config, started) = (self.sources.config(), &self.started);
         for (key, same) in [
-            ("[metrics] listen", config.metrics.listen == before.metrics.listen),
-            ("[control] socket and group", config.control == before.control),
-            ("[node] state_dir", config.node.state_dir == before.node.state_dir),
+            ("[metrics] listen", config.metrics.listen == started.metrics.listen),
+            ("[control] socket and group", config.control == started.control),
         ] {
             if !same {
                 warn!("{key} takes effect at the next start");
             }
         }
-        let mesh = self.sources.try_config(&config)?;
-        let (reply, answer) = oneshot::channel();
-        let asked = self.questions.blocking_send(Question::Preflight(Box::new(mesh.clone()), reply));
-        let stopping = || "meshd is stopping".to_owned();
-        asked.map_err(|_| stopping())?;
-        answer.blocking_recv().map_err(|_| stopping())??;
-        Ok((config, mesh))
     }
 
     fn summary(&self) -> Summary {
@@ -214,8 +239,8 @@ impl Intent {
             backends: ports().map(|port| port.backends.len()).sum(),
             path: self.sources.path.display().to_string(),
             refused_reload: self.sources.refused_reload.clone(),
-            state_dir: wanted.config.node.state_dir.display().to_string(),
-            refused_files: self.sources.refused_files.clone(),
+            state_dir: self.sources.state_dir().display().to_string(),
+            troubles: self.sources.troubles(),
         }
     }
 }

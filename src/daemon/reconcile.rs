@@ -59,8 +59,10 @@ pub struct Reconciler {
 /// What a look came to.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// One line for each step that failed; or one, if the kernel could not be read.
+    /// One line for each step that failed.
     pub failures: Vec<String>,
+    /// The kernel could not be read, for that reason: nothing was done.
+    pub blind: Option<String>,
     /// Those that were done.
     pub steps: usize,
     /// Those of them that mended what others had changed.
@@ -95,7 +97,7 @@ impl Reconciler {
             let failure = format!("cannot compare the kernel with what is wanted: {error:#}");
             error!("{failure}");
             self.tries += 1;
-            (Outcome::Failed, Report { failures: vec![failure], ..Report::default() })
+            (Outcome::Failed, Report { blind: Some(failure), ..Report::default() })
         });
         self.took = start.elapsed();
         report.took = self.took;
@@ -133,7 +135,7 @@ impl Reconciler {
         let mended = mended.iter().map(first_line).collect();
         self.remember(failures.clone());
         let outcome = if failures.is_empty() { outcome } else { Outcome::Failed };
-        Ok((outcome, Report { failures, steps, mended, took: Duration::ZERO }))
+        Ok((outcome, Report { failures, steps, mended, ..Report::default() }))
     }
 
     /// The steps that nobody asked for. Each is counted once, however often it is tried.

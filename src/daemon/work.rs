@@ -1,9 +1,11 @@
 //! The loop itself: events in, looks at the kernel out.
 
+use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use anyhow::anyhow;
 use sd_notify::NotifyState;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -14,12 +16,13 @@ use super::reconcile::{self, Pace, Reconciler};
 use super::{Event, Signals, notify, preflight, traffic};
 use crate::config::{Config, OnStop};
 use crate::control::protocol::{self, Timeouts};
-use crate::control::{Looked, Question, Request, Who};
+use crate::control::{Failure, Looked, Question, Request, Who, in_short};
 use crate::kernel::Kernel;
 use crate::metrics::{Exposition, Metrics, Traffic};
 use crate::source::Wanted;
 
-/// Changes that wait for the kernel and are measured, at the most: more only come where nothing works any more.
+/// Changes that wait for the kernel and are measured, at the most. More only come where nothing works any more, and are
+/// in no histogram.
 const MEASURED: usize = 10_000;
 
 /// What the loop listens to.
@@ -49,8 +52,10 @@ pub(super) struct Loop {
 impl Loop {
     /// Works until it is told to stop.
     pub async fn run(&mut self, mut watched: Watched, sender: mpsc::Sender<Event>) -> anyhow::Result<ExitCode> {
-        preflight::warn(&mut self.kernel, &watched.wanted.borrow().mesh);
-        self.look(&watched.wanted.borrow_and_update().clone());
+        // A copy, here and below: who borrows what is wanted holds up its owner.
+        let wanted = watched.wanted.borrow_and_update().clone();
+        preflight::warn(&mut self.kernel, &wanted.mesh);
+        self.look(&wanted);
         notify(&[NotifyState::Ready]);
         // A full queue has news enough in it.
         let tell = move || !matches!(sender.try_send(Event::Changed), Err(TrySendError::Closed(_)));
@@ -63,41 +68,63 @@ impl Loop {
         loop {
             let wake = pace.next(&self.reconciler);
             let event = tokio::select! {
+                // What must not wait comes first: questions without end may not keep it from its turn.
+                biased;
                 event = watched.signals.next() => event,
+                () = tick(&mut alive) => Event::Alive,
+                changed = watched.wanted.changed() => match changed {
+                    Ok(()) => Event::Wanted,
+                    Err(_) => return Err(anyhow!("the thread that keeps what is wanted has ended")),
+                },
                 Some(event) = watched.events.recv() => event,
                 Some(question) = watched.questions.recv() => Event::Asked(question),
-                Ok(()) = watched.wanted.changed() => Event::Wanted,
-                () = tick(&mut alive) => Event::Alive,
                 () = tokio::time::sleep_until(wake.into()) => Event::Check,
             };
-            match event {
-                Event::Check | Event::Wanted => {
-                    let wanted = watched.wanted.borrow_and_update().clone();
-                    if !Arc::ptr_eq(&self.config, &wanted.config) {
-                        preflight::warn(&mut self.kernel, &wanted.mesh);
-                    }
-                    self.look(&wanted);
-                    pace.looked(Instant::now());
+            if !self.handle(event, &mut watched, &mut pace) {
+                return self.stop();
+            }
+            // And however often something else is wanted: one of each has its turn.
+            for event in [watched.events.try_recv().ok(), watched.questions.try_recv().ok().map(Event::Asked)] {
+                if event.is_some_and(|event| !self.handle(event, &mut watched, &mut pace)) {
+                    return self.stop();
                 }
-                Event::Changed => {
-                    pace.hurry(Instant::now());
-                    self.reconciler.try_again_soon();
-                }
-                Event::Scrape(answer) => {
-                    // Who asked may have gone.
-                    if !answer.is_closed() {
-                        let _ = answer.send(self.scrape(&watched.wanted.borrow()));
-                    }
-                }
-                Event::Asked(question) => self.answer(question, &watched.wanted.borrow()),
-                Event::Hangup => {
-                    tokio::spawn(reload(watched.requests.clone(), watched.seen.clone()));
-                }
-                Event::Alive => notify(&[NotifyState::Watchdog]),
-                Event::Stop => break,
             }
         }
-        self.stop()
+    }
+
+    /// Whether to go on.
+    fn handle(&mut self, event: Event, watched: &mut Watched, pace: &mut Pace) -> bool {
+        match event {
+            Event::Check | Event::Wanted => {
+                let wanted = watched.wanted.borrow_and_update().clone();
+                if !Arc::ptr_eq(&self.config, &wanted.config) {
+                    preflight::warn(&mut self.kernel, &wanted.mesh);
+                }
+                self.look(&wanted);
+                pace.looked(Instant::now());
+            }
+            Event::Changed => {
+                pace.hurry(Instant::now());
+                self.reconciler.try_again_soon();
+            }
+            Event::Scrape(answer) => {
+                // Who asked may have gone.
+                if !answer.is_closed() {
+                    let wanted = watched.wanted.borrow().clone();
+                    let _ = answer.send(self.scrape(&wanted));
+                }
+            }
+            Event::Asked(question) => {
+                let wanted = watched.wanted.borrow().clone();
+                self.answer(question, &wanted);
+            }
+            Event::Hangup => {
+                tokio::spawn(reload(watched.requests.clone(), watched.seen.clone()));
+            }
+            Event::Alive => notify(&[NotifyState::Watchdog]),
+            Event::Stop => return false,
+        }
+        true
     }
 
     /// Makes the kernel what is wanted, and tells whoever waits for that.
@@ -107,19 +134,17 @@ impl Loop {
         let before = self.looked.borrow().clone();
         let asked = before.generation != *generation;
         let report = self.reconciler.reconcile(&mut self.kernel, mesh, &self.metrics, asked);
-        let failed = !report.failures.is_empty();
-        let programmed = if failed { before.programmed } else { *generation };
         let timeouts = self.kernel.timeouts().ok().flatten();
-        self.looked.send_replace(Looked {
+        let now = Looked {
             generation: *generation,
-            programmed,
+            failures: Arc::new(failures(&before, *generation, &report)),
             took: report.took.as_secs_f64(),
             timeouts: timeouts.map(|of| Timeouts { tcp: of.tcp, tcp_fin: of.tcp_fin, udp: of.udp }),
             repaired: before.repaired + report.mended.len() as u64,
-            failures: Arc::new(report.failures.clone()),
-        });
-        self.measure(programmed);
-        self.tell(&before, *generation, report);
+        };
+        self.looked.send_replace(now.clone());
+        self.measure(&now);
+        self.tell(&before, &now, report);
 
         self.metrics.services.set(mesh.services.len() as i64);
         let ports = mesh.services.iter().flat_map(|service| &service.ports);
@@ -128,16 +153,16 @@ impl Loop {
     }
 
     /// How long the changes took that the kernel holds now.
-    fn measure(&mut self, programmed: u64) {
+    fn measure(&mut self, looked: &Looked) {
         while let Ok(pending) = self.accepted.try_recv() {
             if self.waiting.len() < MEASURED {
                 self.waiting.push(pending);
             }
         }
         let metrics = &self.metrics;
-        metrics.generation_programmed.set(i64::try_from(programmed).unwrap_or(i64::MAX));
+        metrics.generation_programmed.set(i64::try_from(looked.programmed()).unwrap_or(i64::MAX));
         self.waiting.retain(|pending| {
-            if pending.generation > programmed {
+            if pending.generation > looked.generation || !looked.failures_of(pending.generation).is_empty() {
                 return true;
             }
             let took = pending.since.elapsed().as_secs_f64();
@@ -150,19 +175,20 @@ impl Loop {
     }
 
     /// What listeners hear of a look. What failed as it failed before is no news.
-    fn tell(&self, before: &Looked, generation: u64, report: reconcile::Report) {
-        let reconcile::Report { failures, steps, mended, took } = report;
+    fn tell(&self, before: &Looked, now: &Looked, report: reconcile::Report) {
+        let generation = now.generation;
         // There may be no one.
         let tell = |event| drop(self.told.send(event));
-        if !mended.is_empty() {
-            tell(protocol::Event::Repaired { steps: mended });
+        if !report.mended.is_empty() {
+            tell(protocol::Event::Repaired { steps: in_short(&report.mended) });
         }
-        if !failures.is_empty() {
-            if failures != *before.failures || generation != before.generation {
-                tell(protocol::Event::Failed { generation, failures });
-            }
-        } else if generation != before.programmed {
-            tell(protocol::Event::Programmed { generation, steps, seconds: took.as_secs_f64() });
+        let asked = generation != before.generation;
+        let healed = now.failures.is_empty() && !before.failures.is_empty();
+        if !now.failures.is_empty() && now.lines() != before.lines() {
+            tell(protocol::Event::Failed { generation, failures: in_short(&now.lines()) });
+        } else if healed || asked && now.failures_of(generation).is_empty() {
+            let seconds = report.took.as_secs_f64();
+            tell(protocol::Event::Programmed { generation, steps: report.steps, seconds });
         }
     }
 
@@ -212,6 +238,24 @@ impl Loop {
     }
 }
 
+/// What fails now, and which changes brought it.
+fn failures(before: &Looked, generation: u64, report: &reconcile::Report) -> Vec<Failure> {
+    let new = |line: &String| Failure { line: line.clone(), after: before.generation, until: generation };
+    if let Some(reason) = &report.blind {
+        // Nothing is known of what failed before, nor of what is new: all of that is left to do.
+        let mut left = before.failures.to_vec();
+        match left.iter_mut().find(|failure| failure.line == *reason) {
+            Some(blind) => blind.until = generation,
+            None => left.push(new(reason)),
+        }
+        return left;
+    }
+    let known: HashMap<&str, &Failure> =
+        before.failures.iter().map(|failure| (failure.line.as_str(), failure)).collect();
+    let failure = |line: &String| known.get(line.as_str()).map_or_else(|| new(line), |failure| (*failure).clone());
+    report.failures.iter().map(failure).collect()
+}
+
 async fn tick(interval: &mut Option<tokio::time::Interval>) {
     match interval {
         Some(interval) => drop(interval.tick().await),
@@ -234,4 +278,52 @@ async fn reload(requests: mpsc::Sender<Request>, mut seen: watch::Receiver<Looke
         let _ = seen.wait_for(|looked| looked.generation >= change.generation).await;
     }
     notify(&[NotifyState::Ready]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::reconcile::Report;
+
+    fn looked(generation: u64, failures: Vec<Failure>) -> Looked {
+        Looked { generation, failures: Arc::new(failures), ..Looked::default() }
+    }
+
+    fn look(before: &Looked, generation: u64, failing: &[&str]) -> Looked {
+        let report = Report { failures: failing.iter().map(ToString::to_string).collect(), ..Report::default() };
+        looked(generation, failures(before, generation, &report))
+    }
+
+    #[test]
+    fn a_failure_is_that_of_the_changes_that_brought_it() {
+        let first = look(&looked(10, Vec::new()), 12, &["a"]);
+        assert_eq!(
+            (first.failures_of(10), first.failures_of(11), first.failures_of(12)),
+            (vec![], vec!["a"], vec!["a"])
+        );
+        assert_eq!(first.programmed(), 10);
+        // Who comes later and has no trouble of its own is done, though the older one is not.
+        let second = look(&first, 13, &["a"]);
+        assert_eq!((second.failures_of(12), second.failures_of(13)), (vec!["a"], vec![]));
+        assert_eq!(second.programmed(), 10);
+        // What comes of no change is no change's fault.
+        let third = look(&second, 13, &["a", "b"]);
+        assert_eq!((third.failures_of(13), third.lines()), (vec![], vec!["a", "b"]));
+        let healed = look(&third, 13, &[]);
+        assert_eq!((healed.failures_of(12), healed.programmed()), (vec![], 13));
+    }
+
+    #[test]
+    fn of_a_kernel_that_cannot_be_read_nothing_is_said_to_be_done() {
+        let blind = |before: &Looked, generation| {
+            let report = Report { blind: Some("no kernel".to_owned()), ..Report::default() };
+            looked(generation, failures(before, generation, &report))
+        };
+        let first = look(&looked(10, Vec::new()), 11, &["a"]);
+        let second = blind(&first, 12);
+        assert_eq!((second.failures_of(11), second.failures_of(12)), (vec!["a"], vec!["no kernel"]));
+        let third = blind(&second, 13);
+        assert_eq!((third.failures_of(12), third.failures_of(13)), (vec!["no kernel"], vec!["no kernel"]));
+        assert_eq!(look(&third, 13, &[]).programmed(), 13);
+    }
 }

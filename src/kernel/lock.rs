@@ -1,7 +1,8 @@
-//! One daemon for one sandbox: whoever comes second is told who was first.
+//! One daemon for one sandbox, and for one state directory: whoever comes second is told who was first.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -31,16 +32,13 @@ impl Lock {
     /// Takes the lock of a sandbox. `about` says who we are, for those who come later.
     pub fn take(names: &Names, about: &str) -> Result<Lock, Error> {
         let path = names.runtime_directory().join("lock");
-        Lock::hold(&path, &format!("sandbox {}", names.sandbox), about)
-    }
-
-    /// Takes the lock that is that file, of what is called `what`.
-    pub fn hold(path: &Path, what: &str, about: &str) -> Result<Lock, Error> {
-        let failed = |source| Error::Io { path: path.to_owned(), source };
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).map_err(failed)?;
-        }
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        let failed = |source| Error::Io { path: path.clone(), source };
+        fs::create_dir_all(names.runtime_directory()).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&path).map_err(failed)?;
+        // Whoever can read it could hold it, too.
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
                 let written = file.set_len(0).and_then(|()| write!(file, "pid {}, {about}", std::process::id()));
@@ -50,7 +48,19 @@ impl Lock {
             Err((mut file, Errno::EWOULDBLOCK)) => {
                 let mut holder = String::new();
                 file.read_to_string(&mut holder).map_err(failed)?;
-                Err(Error::Held { what: what.to_owned(), holder })
+                Err(Error::Held { what: format!("sandbox {}", names.sandbox), holder })
+            }
+            Err((_, errno)) => Err(failed(errno.into())),
+        }
+    }
+
+    /// Takes a directory, which stays as it is: that works where nothing can be written, too.
+    pub fn directory(path: &Path) -> Result<Lock, Error> {
+        let failed = |source| Error::Io { path: path.to_owned(), source };
+        match Flock::lock(File::open(path).map_err(failed)?, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(Lock { _file: file }),
+            Err((_, Errno::EWOULDBLOCK)) => {
+                Err(Error::Held { what: path.display().to_string(), holder: "it is in use".to_owned() })
             }
             Err((_, errno)) => Err(failed(errno.into())),
         }

@@ -19,7 +19,8 @@ impl Peer {
         self.uid == 0 || self.gid == group || self.groups().contains(&group)
     }
 
-    /// SO_PEERCRED does not have them. Who comes here got past the socket's mode already: this is the second look.
+    /// SO_PEERCRED does not have them. Who comes here got past the socket's mode already: this is the second look, and
+    /// it only sees a process that is still there.
     fn groups(&self) -> Vec<u32> {
         let status =
             self.pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok()).unwrap_or_default();

@@ -109,6 +109,7 @@ impl Edit {
                 return Err(Problem::malformed("a service is a JSON object such as {\"port\": [{\"published\": 80}]}"));
             }
         }
+        strip(&mut service);
         Ok(Some(service))
     }
 
@@ -156,6 +157,18 @@ fn list<'v>(value: &'v mut Value, key: &str) -> Result<&'v mut Vec<Value>, Probl
     let object = value.as_object_mut().ok_or_else(|| Problem::malformed("it is no JSON object"))?;
     let list = object.entry(key).or_insert_with(|| Value::Array(Vec::new())).as_array_mut();
     list.ok_or_else(|| Problem::malformed(format!("`{key}` is no list")))
+}
+
+/// What is null is absent, for whoever reads it.
+fn strip(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            object.retain(|_, value| !value.is_null());
+            object.values_mut().for_each(strip);
+        }
+        Value::Array(array) => array.iter_mut().for_each(strip),
+        _ => {}
+    }
 }
 
 /// RFC 7396.

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use crate::control::protocol::Service;
 
-/// Of the format. A later one that reads otherwise has another.
+/// Of the format. A later one that reads otherwise has another number.
 const FORMAT: &str = "meshd service 1";
+const FAMILY: &str = "meshd service ";
 
 /// A service of the control socket, and since when it is so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,18 +25,32 @@ pub fn encode(kept: &Kept) -> serde_json::Result<String> {
     Ok(format!("{text}\n"))
 }
 
+/// Why a file cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// It is none of ours, or not whole: it will never be of use.
+    Bad(String),
+    /// A later meshd wrote it, who may come back.
+    Later(String),
+}
+
 /// # Errors
-/// Why it is none of ours, or not whole.
-pub fn decode(bytes: &[u8]) -> Result<Kept, String> {
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("not whole ({error})"))?;
-    if value["format"] != FORMAT {
-        return Err("not written by meshd".to_owned());
+/// Why it cannot be used.
+pub fn decode(bytes: &[u8]) -> Result<Kept, Flaw> {
+    let bad = |reason: &str| Flaw::Bad(reason.to_owned());
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| Flaw::Bad(format!("not whole ({error})")))?;
+    match value["format"].as_str() {
+        Some(FORMAT) => {}
+        Some(later) if later.starts_with(FAMILY) => {
+            return Err(Flaw::Later(format!("of a later meshd (\"{}\")", later.escape_debug())));
+        }
+        _ => return Err(bad("not written by meshd")),
     }
-    let generation = value["generation"].as_u64().ok_or("without a generation")?;
+    let generation = value["generation"].as_u64().ok_or_else(|| bad("without a generation"))?;
     if value["crc32"] != checksum(generation, &value["service"]) {
-        return Err("changed by someone else (its checksum does not match)".to_owned());
+        return Err(bad("changed by someone else (its checksum does not match)"));
     }
-    let service = serde_json::from_value(value["service"].clone()).map_err(|error| error.to_string())?;
+    let service = serde_json::from_value(value["service"].clone()).map_err(|error| Flaw::Bad(error.to_string()))?;
     Ok(Kept { generation, service })
 }
 
@@ -71,10 +86,15 @@ mod tests {
             assert!(decode(&whole.as_bytes()[..length]).is_err(), "{length} bytes");
         }
         let altered = whole.replace("10.255.0.33", "10.255.0.34");
-        assert_eq!(decode(altered.as_bytes()).unwrap_err(), "changed by someone else (its checksum does not match)");
+        let bad = |text: &[u8]| match decode(text).unwrap_err() {
+            Flaw::Bad(reason) | Flaw::Later(reason) => reason,
+        };
+        assert_eq!(bad(altered.as_bytes()), "changed by someone else (its checksum does not match)");
         let altered = whole.replace("\"generation\":12", "\"generation\":13");
         assert!(decode(altered.as_bytes()).is_err());
-        assert_eq!(decode(b"{\"name\":\"kafka\"}").unwrap_err(), "not written by meshd");
-        assert!(decode(b"\0\0\0\0\0\0").unwrap_err().starts_with("not whole"));
+        assert_eq!(bad(b"{\"name\":\"kafka\"}"), "not written by meshd");
+        assert!(bad(b"\0\0\0\0\0\0").starts_with("not whole"));
+        let later = whole.replace("meshd service 1", "meshd service 2");
+        assert_eq!(decode(later.as_bytes()), Err(Flaw::Later("of a later meshd (\"meshd service 2\")".to_owned())));
     }
 }

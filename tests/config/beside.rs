@@ -128,7 +128,7 @@ fn keys_and_values_are_judged_at_their_place() {
     refused(
         json!({ "name": "kafka", "port": [{ "published": 1 }], "a\"= 1\n[[service]]": 1 }),
         &[
-            "a\"= 1\n[[service]]: `a\\\"= 1\\n[[service]]` is no key of [[service]]; its keys: name, scheduler, scheduler_flags, \
+            "a\\\"= 1\\n[[service]]: `a\\\"= 1\\n[[service]]` is no key of [[service]]; its keys: name, scheduler, scheduler_flags, \
          persistence, persistence_mask, persistence_mask6, one_packet, port, backend",
         ],
     );
@@ -203,6 +203,25 @@ fn of_several_services_each_fault_is_that_ones() {
     let told: Vec<_> = misfits.iter().map(|misfit| (misfit.service, misfit.place.as_str())).collect();
     assert_eq!(told, [(1, "port[0].published"), (2, "port[0].published")]);
     assert_eq!(judge(&[], &file(), &[]), Ok(vec![]));
+}
+
+/// A client that wants to be expensive gets no more than it gives: neither by long names nor by many mistakes.
+#[test]
+fn mistakes_without_end_are_told_in_short() {
+    let long = "k".repeat(100_000);
+    let zeros = vec![0; 10_000];
+    let misfits =
+        judge(&[&json!({ "name": "kafka", "port": [{ "published": 1 }], &long: &zeros })], &file(), &[]).unwrap_err();
+    assert_eq!(misfits.len(), 1);
+    assert!(misfits[0].place.len() < 100 && misfits[0].message.len() < 400, "{}", misfits[0].message);
+
+    let misfits = judge(&[&json!({ "name": "kafka", "port": &zeros, "backend": &zeros })], &file(), &[]).unwrap_err();
+    assert_eq!(misfits.len(), 101);
+    assert_eq!(misfits[100].message, "19900 more mistakes are not listed");
+    let errors = Config::parse(&"[x]\n".repeat(1), "f").unwrap_err();
+    assert_eq!(errors.iter().count(), 2);
+    let many: String = (0..1000).map(|number| format!("k{number} = 1\n")).collect();
+    assert_eq!(Config::parse(&many, "f").unwrap_err().iter().count(), 101);
 }
 
 mod properties {

@@ -260,9 +260,21 @@ fn what_was_acknowledged_is_kept_through_kills_and_the_file_takes_over() {
     assert!(status == 422 && problem["detail"].as_str().unwrap().contains(words), "{problem:#}");
     assert!(api.get("/v1/status")["configuration"]["refused"].as_str().unwrap().contains(words));
     assert!(meshd.stop().success());
-    let mut refused = lab.spawn();
-    assert_eq!(refused.wait().code(), Some(64));
-    assert!(refused.log().contains(words), "{}", refused.log());
+    // At a start the file comes first: what does not go with it is kept, named, and not in force.
+    let mut meshd = lab.spawn();
+    meshd.wait_until_ready();
+    let mut api = lab.api();
+    assert_eq!(api.get("/v1/services/web")["owner"], "file");
+    let (status, problem) = api.call("GET", "/v1/services/other", None);
+    assert!(status == 404 && problem["detail"].as_str().unwrap().contains("kept but not in force"), "{problem:#}");
+    assert!(meshd.log().contains("service other of the control socket is not in force"), "{}", meshd.log());
+    meshd.reload(&lab.config());
+    assert_eq!(api.get("/v1/services/other")["owner"], "socket");
+    assert_eq!(api.get("/v1/status")["state"]["refused"], json!([]));
+    // Where it is kept does not change under way.
+    meshd.reload(&lab.config().set("node", "state_dir", "'/run/elsewhere'"));
+    assert!(api.get("/v1/status")["configuration"]["refused"].as_str().unwrap().contains("state_dir cannot change"));
+    lab.write(&lab.config());
 }
 
 #[test]

@@ -63,12 +63,13 @@ fn smoke_a_service_is_run_from_the_command_line() {
     lab.meshctl("backend set kafka 10.255.0.34 --weight 7");
     let listed = lab.sandbox().run("ipvsadm -Sn");
     assert!(listed.contains(&format!("-a -f {MARK} -r 10.255.0.34:9092 -m -w 7")), "{listed}");
+    load.goes_on_for(20);
+    load.finish();
+    // What is removed without being drained loses its connections.
     lab.meshctl("backend rm kafka 10.255.0.34 10.255.0.35");
     answered_by(&lab, &["kafka-1"]);
     lab.meshctl("port rm kafka tcp/20230");
     lab.client.is_refused(Tcp, "192.168.50.1:20230");
-    load.goes_on_for(20);
-    load.finish();
 
     // What was printed is what can be given back.
     let entry = lab.meshctl_json("service get kafka");

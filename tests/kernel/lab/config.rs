@@ -25,6 +25,8 @@ impl Config {
             .set("ingress", "address6", "'fd00:255::3'")
             .set("ingress", "namespace", &format!("'{sandbox}'"))
             .set("control", "socket", &format!("'{}'", directory.join("control").display()))
+            // One that every Debian has, so that nothing is warned of.
+            .set("control", "group", "'daemon'")
             .set("node", "state_dir", &format!("'{}'", directory.join("state").display()))
     }
 

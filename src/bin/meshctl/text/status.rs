@@ -40,7 +40,7 @@ pub fn status(status: &Status, paint: Paint) -> String {
     if let Some(reason) = refused {
         text += &format!("\nWhat is wrong with the configuration:\n{}", escape::lines(&indented(reason)));
     }
-    text += &section("Files that were not used:", &status.state.refused, paint);
+    text += &section("What is kept and not in force:", &status.state.refused, paint);
     text + &section("Steps that failed, and are retried:", &status.failures, paint)
 }
 
@@ -94,7 +94,8 @@ pub fn accepted(what: &str, answer: &Accepted, paint: Paint) -> String {
         Progress::Failed => paint.on(Tone::Bad, "failed"),
         Progress::Pending => paint.on(Tone::Warning, "pending"),
     };
-    let unchanged = if answer.changed { "" } else { "unchanged, " };
+    // To wait is no change.
+    let unchanged = if answer.changed || what.is_empty() { "" } else { "unchanged, " };
     let separator = if what.is_empty() { "" } else { ": " };
     format!("{}{separator}{unchanged}generation {}, {result}\n", escape::word(what), answer.generation)
 }
@@ -163,7 +164,7 @@ What is wrong with the configuration:
   a.toml:1:1: x
   a.toml:2:1: y
 
-Files that were not used:
+What is kept and not in force:
   b.json: no JSON
 
 Steps that failed, and are retried:
@@ -192,6 +193,7 @@ Steps that failed, and are retried:
             Accepted { generation: 12, changed: true, result: Progress::Programmed, failures: vec![], plan: None };
         check("service kafka", answer.clone(), "service kafka: generation 12, programmed\n");
         check("", answer.clone(), "generation 12, programmed\n");
+        check("", Accepted { changed: false, ..answer.clone() }, "generation 12, programmed\n");
         let unchanged = Accepted { changed: false, result: Progress::Accepted, ..answer.clone() };
         check("service kafka", unchanged, "service kafka: unchanged, generation 12, accepted\n");
         let dry = |steps: &[&str]| {
