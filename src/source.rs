@@ -3,6 +3,7 @@
 //! Every accepted change has a number, its generation. A service has one owner: what the file defines, the
 //! socket may not change. If the file comes to define a service that the socket made, the file takes it over.
 
+mod admit;
 mod edit;
 pub mod file;
 mod kept;
@@ -13,12 +14,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, Misfit, judge};
-use crate::control::protocol::{Entry, Fault, Owner, Problem, Services};
+use crate::control::protocol::{Entry, Owner, Problem, Services};
 use crate::mesh::{Mesh, Service};
+
+use admit::{Aside, Declared, admit, fault, fitting, merged, taken};
 
 pub use edit::{Action, Edit};
 pub use kept::{Flaw, Kept, decode, encode};
@@ -30,13 +32,6 @@ pub struct Wanted {
     pub generation: u64,
     pub config: Arc<Config>,
     pub mesh: Arc<Mesh>,
-}
-
-/// A service of the socket: as it was written, and what that means.
-#[derive(Clone, Debug)]
-struct Declared {
-    kept: Kept,
-    service: Service,
 }
 
 /// What became of a change.
@@ -58,13 +53,6 @@ pub struct Candidate {
     aside: BTreeMap<String, Aside>,
     /// Services of the socket that the file defines now.
     taken: Vec<String>,
-}
-
-/// A service that is kept, and not in force: it does not go with the file.
-#[derive(Clone, Debug)]
-struct Aside {
-    kept: Kept,
-    reason: String,
 }
 
 /// Everything that is wanted, and who wants it.
@@ -403,62 +391,6 @@ pub fn peek(config: &Config, host_name: &str) -> Result<Mesh, OpenError> {
     Ok(merged(config, host_name, fitting.into_values()))
 }
 
-/// Takes away the services that the file defines; their names.
-fn taken(config: &Config, kept: &mut BTreeMap<String, Kept>) -> Vec<String> {
-    let names = config.services.iter().map(|service| &service.name);
-    names.filter(|name| kept.remove(*name).is_some()).cloned().collect()
-}
-
-/// Those that go with the configuration, and those that do not.
-fn fitting(config: &Config, mut kept: BTreeMap<String, Kept>) -> (BTreeMap<String, Declared>, BTreeMap<String, Aside>) {
-    let mut aside: BTreeMap<String, Aside> = BTreeMap::new();
-    loop {
-        let misfits = match admit(config, kept.clone(), &[]) {
-            Ok(declared) => return (declared, aside),
-            Err(misfits) => misfits,
-        };
-        let before = kept.len();
-        for (name, reason) in misfits {
-            if let Some(kept) = kept.remove(&name) {
-                aside.insert(name, Aside { kept, reason });
-            }
-        }
-        // A fault that is no one's would be found for ever.
-        if kept.len() == before {
-            let reason = "it cannot be read".to_owned();
-            let left = std::mem::take(&mut kept).into_iter();
-            aside.extend(left.map(|(name, kept)| (name, Aside { kept, reason: reason.clone() })));
-        }
-    }
-}
-
-/// All of these services as they are beside that configuration; or each that is not good, with a reason.
-fn admit(
-    config: &Config,
-    kept: BTreeMap<String, Kept>,
-    beside: &[&Service],
-) -> Result<BTreeMap<String, Declared>, Vec<(String, String)>> {
-    let texts: Vec<Value> = kept.values().map(|kept| serde_json::to_value(&kept.service).unwrap_or_default()).collect();
-    let judged = judge(&texts.iter().collect::<Vec<_>>(), config, beside).map_err(|misfits| {
-        let names: Vec<&String> = kept.keys().collect();
-        let named = misfits
-            .iter()
-            .filter_map(|misfit| Some((names.get(misfit.service)?.to_string(), fault(misfit).to_string())));
-        named.collect::<Vec<_>>()
-    })?;
-    Ok(kept.into_iter().zip(judged).map(|((name, kept), service)| (name, Declared { kept, service })).collect())
-}
-
-fn merged(config: &Config, host_name: &str, declared: impl Iterator<Item = Declared>) -> Mesh {
-    let mut mesh = config.mesh(host_name);
-    mesh.services.extend(declared.map(|declared| declared.service));
-    mesh
-}
-
 fn refuse(misfits: &[Misfit]) -> Problem {
     Problem::faults(misfits.iter().map(fault).collect())
-}
-
-fn fault(misfit: &Misfit) -> Fault {
-    Fault { place: misfit.place.clone(), detail: misfit.message.clone() }
 }
