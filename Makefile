@@ -9,7 +9,7 @@ target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 help:
 	@echo 'make demo    build, and show the mesh at work'
 	@echo 'make test    run the checks and all tests (in a VM if this kernel has no IPVS)'
-	@echo 'make soak    the same, every test on every kernel'
+	@echo 'make soak    the same, every test on every kernel, and ten minutes of fuzzing'
 	@echo 'make check   formatting, lints and the tests that need no kernel'
 	@echo 'make build   build the release binary'
 	@echo 'make install install what was built (DESTDIR, PREFIX=/usr); make uninstall removes it'
@@ -37,6 +37,7 @@ test: deps
 
 soak: deps
 	@scripts/test --all
+	@scripts/fuzz 300
 
 check:
 	@scripts/deps build test

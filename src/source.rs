@@ -87,7 +87,8 @@ impl Sources {
     /// Something may be kept that cannot be read, or another meshd has it.
     pub fn open(path: PathBuf, config: Config, host_name: &str) -> Result<Sources, OpenError> {
         let nothing = |reason: String| {
-            warn!("[node] state_dir: {reason}; services can only come from the file");
+            let reason = format!("[node] state_dir: {reason}");
+            warn!("{reason}; services can only come from the file");
             (Err(reason), BTreeMap::new(), 0, Vec::new())
         };
         let (mut store, mut kept, generation, refused_files) = match Store::open(&config.node.state_dir) {
@@ -100,10 +101,8 @@ impl Sources {
         if let Ok(there) = &mut store
             && let Err(error) = there.reserve(generation)
         {
-            let reason = format!("{} cannot be written: {error}", config.node.state_dir.display());
-            warn!(
-                "[node] state_dir: {reason}; what the control socket said before is in force, and it can say no more"
-            );
+            let reason = format!("[node] state_dir: {} cannot be written: {error}", config.node.state_dir.display());
+            warn!("{reason}; what the control socket said before is in force, and it can say no more");
             store = Err(reason);
         }
         let taken = taken(&config, &mut kept);

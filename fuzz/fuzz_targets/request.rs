@@ -15,8 +15,14 @@ static FILE: LazyLock<Config> = LazyLock::new(|| {
     Config::parse(text, "services.toml").expect("it is good")
 });
 
-fuzz_target!(|input: (u8, &str, &str, &[u8])| {
-    let (choice, port, address, body) = input;
+// A line `7 tcp/20229 10.255.0.33` that says what is done to what, and behind it the body.
+fuzz_target!(|input: &[u8]| {
+    let Some(end) = input.iter().position(|byte| *byte == b'\n') else { return };
+    let Ok(line) = std::str::from_utf8(&input[..end]) else { return };
+    let body = &input[end..];
+    let mut words = line.split(' ');
+    let mut word = || words.next().unwrap_or_default();
+    let (choice, port, address) = (word().parse::<u8>().unwrap_or(0), word(), word());
     let port = port.parse::<PortName>().ok();
     let address = address.parse().unwrap_or([10, 255, 0, 33].into());
     let Ok(body) = serde_json::from_slice::<Value>(body) else { return };
