@@ -1,12 +1,14 @@
 //! What stands in the way on this host, named before anything is changed.
 
+use std::collections::BTreeMap;
+
 use ipnetwork::IpNetwork;
 use tracing::warn;
 
 use crate::dataplane::HOST_END;
 use crate::kernel::surroundings::legacy_filters;
 use crate::kernel::{Kernel, Result, listeners};
-use crate::mesh::{Ingress, Mesh};
+use crate::mesh::{Ingress, Mesh, PortRange, Protocol};
 
 /// Why this mesh cannot be on this host, each with what to do.
 pub fn problems(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
@@ -39,13 +41,18 @@ pub fn problems(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
 /// What works, but may surprise.
 pub fn warn(kernel: &mut Kernel, mesh: &Mesh) {
     warn_of_drops(kernel, mesh);
-    for port in mesh.services.iter().flat_map(|service| &service.ports) {
-        let range = port.published;
-        let listening = listeners::listeners(range.protocol).unwrap_or_default();
-        for socket in listening.iter().filter(|socket| range.contains(range.protocol, socket.port())) {
-            warn!(
-                "published port {range}: a local process listens on {socket} and gets no connections now, they go to the mesh"
-            );
+    // Each table is read once: there may be ten thousand ports.
+    let ports = mesh.services.iter().flat_map(|service| &service.ports).map(|port| port.published);
+    let published: BTreeMap<(Protocol, u16), PortRange> =
+        ports.map(|range| ((range.protocol, range.first), range)).collect();
+    for protocol in Protocol::ALL {
+        for socket in listeners::listeners(protocol).unwrap_or_default() {
+            let before = published.range(..=(protocol, socket.port())).next_back();
+            if let Some((_, range)) = before.filter(|(_, range)| range.contains(protocol, socket.port())) {
+                warn!(
+                    "published port {range}: a local process listens on {socket} and gets no connections now, they go to the mesh"
+                );
+            }
         }
     }
     if let Some(address) = mesh.address {
