@@ -34,7 +34,7 @@ use crate::kernel::{Kernel, Names, ipvs, probe};
 use crate::metrics::{self, Exposition, Metrics};
 use crate::plan::Plan;
 use crate::source::file::Signature;
-use crate::source::{self, Sources};
+use crate::source::{self, Sources, Wanted};
 use intent::Intent;
 use reconcile::{Reconciler, unix_time};
 use work::{Loop, Watched};
@@ -70,6 +70,7 @@ const DEFAULT_BRIDGE: &str = "mesh_gwbridge";
 /// Ready to run.
 pub struct Daemon {
     sources: Sources,
+    wanted: Wanted,
     read: Option<Signature>,
     kernel: Kernel,
     metrics: Metrics,
@@ -145,7 +146,7 @@ impl Daemon {
             return Err(anyhow!(problems.join("\nmeshd: ")));
         }
         let metrics = Metrics::new()?;
-        Ok(Daemon { sources, read, kernel, metrics, _lock: lock })
+        Ok(Daemon { sources, wanted, read, kernel, metrics, _lock: lock })
     }
 
     /// Works until it is told to stop.
@@ -155,8 +156,7 @@ impl Daemon {
     }
 
     async fn serve(self) -> anyhow::Result<ExitCode> {
-        let Daemon { mut sources, read, kernel, metrics, _lock } = self;
-        let wanted = sources.wanted();
+        let Daemon { mut sources, wanted, read, kernel, metrics, _lock } = self;
         let path = sources.path.clone();
         let config = wanted.config.clone();
         let (sender, events) = mpsc::channel(QUEUE);

@@ -24,7 +24,7 @@ pub fn objects(mesh: &Mesh, surroundings: &Surroundings) -> Objects {
 
 /// Whether anything of the mesh speaks IPv6. If not, nothing of IPv6 is touched.
 fn speaks_v6(mesh: &Mesh) -> bool {
-    mesh.ingress.v6.is_some() || ports(mesh).any(|port| serves(port, Family::V6))
+    mesh.ingress.v6.is_some() || mesh.ports().any(|port| serves(port, Family::V6))
 }
 
 /// Whether clients of that family can be served. A port that can't is not published: it is closed, and a
@@ -37,8 +37,4 @@ fn serves(port: &Port, family: Family) -> bool {
 fn serving(port: &Port, family: Family) -> impl Iterator<Item = (&Backend, u32)> {
     let known = port.backends.iter().filter_map(|backend| Some((backend, backend.programmed_weight()?)));
     known.filter(move |(backend, _)| Family::of(&backend.address) == family)
-}
-
-fn ports(mesh: &Mesh) -> impl Iterator<Item = &Port> {
-    mesh.services.iter().flat_map(|service| &service.ports)
 }

@@ -149,6 +149,16 @@ impl Port {
 }
 
 impl Mesh {
+    /// The ports of all services.
+    pub fn ports(&self) -> impl Iterator<Item = &Port> {
+        self.services.iter().flat_map(|service| &service.ports)
+    }
+
+    /// Backends of all ports: one that several ports have counts for each.
+    pub fn count_backends(&self) -> usize {
+        self.ports().map(|port| port.backends.len()).sum()
+    }
+
     /// Which service owns which mark, for messages.
     pub fn names(&self) -> BTreeMap<Mark, &str> {
         self.services

@@ -193,7 +193,9 @@ impl Sources {
         }
         let declared = match self.judged(edit, expected, true) {
             Ok(declared) => declared,
-            Err(_) if self.judged(edit, expected, false).is_ok() => return Ok(Staged::CommitFirst),
+            Err(_) if !self.staged.is_empty() && self.judged(edit, expected, false).is_ok() => {
+                return Ok(Staged::CommitFirst);
+            }
             Err(problem) => return Err(problem),
         };
         let before = match declared {

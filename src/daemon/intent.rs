@@ -3,7 +3,6 @@
 //! Changes that come while others are written are kept together, with one sync for all of them. The kernel is the
 //! daemon's: a look at it, however long, delays no change.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -56,13 +55,13 @@ struct Unanswered {
 impl Intent {
     /// Works until no one can ask any more.
     pub fn run(mut self) {
-        let mut waiting = VecDeque::new();
+        let mut waiting = Vec::new();
         while let Some(first) = self.requests.blocking_recv() {
-            waiting.push_back(first);
+            waiting.push(first);
             while waiting.len() < BATCH
                 && let Ok(next) = self.requests.try_recv()
             {
-                waiting.push_back(next);
+                waiting.push(next);
             }
             let mut unanswered = Vec::new();
             for request in waiting.drain(..) {
@@ -230,13 +229,12 @@ impl Intent {
 
     fn summary(&self) -> Summary {
         let wanted = self.wanted.borrow();
-        let ports = || wanted.mesh.services.iter().flat_map(|service| &service.ports);
         Summary {
             generation: self.sources.generation(),
             node: wanted.mesh.node.clone(),
             services: wanted.mesh.services.len(),
-            ports: ports().count(),
-            backends: ports().map(|port| port.backends.len()).sum(),
+            ports: wanted.mesh.ports().count(),
+            backends: wanted.mesh.count_backends(),
             path: self.sources.path.display().to_string(),
             refused_reload: self.sources.refused_reload.clone(),
             state_dir: self.sources.state_dir().display().to_string(),

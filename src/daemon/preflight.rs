@@ -42,7 +42,7 @@ pub fn problems(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
 pub fn warn(kernel: &mut Kernel, mesh: &Mesh) {
     warn_of_drops(kernel, mesh);
     // Each table is read once: there may be ten thousand ports.
-    let ports = mesh.services.iter().flat_map(|service| &service.ports).map(|port| port.published);
+    let ports = mesh.ports().map(|port| port.published);
     let published: BTreeMap<(Protocol, u16), PortRange> =
         ports.map(|range| ((range.protocol, range.first), range)).collect();
     for protocol in Protocol::ALL {

@@ -126,8 +126,8 @@ impl Reconciler {
         let (unfinished, failures): (Vec<Step>, Vec<String>) = carry_out(kernel, &plan, mesh).into_iter().unzip();
         self.unfinished = unfinished;
         metrics.steps.with_label_values(&["failed"]).inc_by(failures.len() as u64);
-        metrics.steps.with_label_values(&["done"]).inc_by((plan.steps.len() - failures.len()) as u64);
         let steps = plan.steps.len() - failures.len();
+        metrics.steps.with_label_values(&["done"]).inc_by(steps as u64);
         let (drifting, mended): (Vec<Step>, Vec<Step>) =
             drift.into_iter().partition(|step| self.unfinished.contains(step));
         self.drifting = drifting;

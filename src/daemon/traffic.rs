@@ -17,31 +17,29 @@ pub(super) fn traffic(mesh: &Mesh, counted: &BTreeMap<VirtualKey, ServiceCounter
     for service in &mesh.services {
         for port in &service.ports {
             let keys = Family::ALL.map(|family| VirtualKey { mark: port.mark(), family });
-            let mut line = PortTraffic {
-                service: service.name.clone(),
-                port: PortName(port.published).to_string(),
-                counters: Counters::default(),
-                backends: Vec::new(),
-            };
+            let (mut total, mut backends) = (ipvs::Traffic::default(), Vec::new());
             for counted in keys.iter().filter_map(|key| counted.get(key)) {
-                add(&mut line.counters, &counted.traffic);
-                line.backends.extend(counted.destinations.iter().map(|(place, one)| {
-                    let mut counters = Counters::default();
-                    add(&mut counters, &one.traffic);
-                    let (backend, weight) = (place.to_string(), one.weight);
-                    BackendTraffic { backend, weight, active: one.active, inactive: one.inactive, counters }
+                total.add(&counted.traffic);
+                backends.extend(counted.destinations.iter().map(|(place, one)| BackendTraffic {
+                    backend: place.to_string(),
+                    weight: one.weight,
+                    active: one.active,
+                    inactive: one.inactive,
+                    counters: counters(one.traffic),
                 }));
             }
-            ports.push(line);
+            ports.push(PortTraffic {
+                service: service.name.clone(),
+                port: PortName(port.published).to_string(),
+                counters: counters(total),
+                backends,
+            });
         }
     }
     Traffic { clock, ports }
 }
 
-fn add(sum: &mut Counters, traffic: &ipvs::Traffic) {
-    sum.connections += traffic.connections;
-    sum.packets_in += traffic.packets_in;
-    sum.packets_out += traffic.packets_out;
-    sum.bytes_in += traffic.bytes_in;
-    sum.bytes_out += traffic.bytes_out;
+fn counters(traffic: ipvs::Traffic) -> Counters {
+    let ipvs::Traffic { connections, packets_in, packets_out, bytes_in, bytes_out } = traffic;
+    Counters { connections, packets_in, packets_out, bytes_in, bytes_out }
 }

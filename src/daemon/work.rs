@@ -147,9 +147,8 @@ impl Loop {
         self.tell(&before, &now, report);
 
         self.metrics.services.set(mesh.services.len() as i64);
-        let ports = mesh.services.iter().flat_map(|service| &service.ports);
-        self.metrics.ports.set(ports.clone().count() as i64);
-        self.metrics.backends.set(ports.map(|port| port.backends.len() as i64).sum());
+        self.metrics.ports.set(mesh.ports().count() as i64);
+        self.metrics.backends.set(mesh.count_backends() as i64);
     }
 
     /// How long the changes took that the kernel holds now.

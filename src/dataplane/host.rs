@@ -11,7 +11,7 @@ use crate::objects::{
 };
 
 use super::topology::gateway_addresses;
-use super::{ports, serves, speaks_v6};
+use super::{serves, speaks_v6};
 
 /// The kernel's NF_IP_PRI_NAT_DST. nft knows it by the name dstnat, but not in the output hook.
 const DSTNAT: i32 = -100;
@@ -53,7 +53,8 @@ fn maps(mesh: &Mesh, v6: bool) -> BTreeMap<String, Map> {
         for (name, ranges) in map_names(family) {
             let mut map = Map { kind: MapKind::Address(family), ranges, elements: BTreeMap::new() };
             if let Some(sandbox) = sandbox.iter().find(|address| Family::of(address) == family) {
-                let published = ports(mesh).filter(|port| serves(port, family) && port.published.is_single() != ranges);
+                let published =
+                    mesh.ports().filter(|port| serves(port, family) && port.published.is_single() != ranges);
                 map.elements.extend(published.map(|port| (port.published, MapValue::Address(*sandbox))));
             }
             maps.insert(name.to_owned(), map);

@@ -12,7 +12,7 @@ use crate::objects::{
 };
 
 use super::topology::OVERLAY_LEG;
-use super::{ports, serves, serving, speaks_v6};
+use super::{serves, serving, speaks_v6};
 
 /// The kernel's NF_IP_PRI_MANGLE and NF_IP_PRI_NAT_SRC.
 const MANGLE: i32 = -150;
@@ -21,7 +21,7 @@ const SRCNAT: i32 = 100;
 pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Objects) {
     objects.tables.insert(Netns::Sandbox, Table { maps: maps(mesh), chains: chains(mesh) });
     objects.timeouts = Some(mesh.timeouts);
-    for port in ports(mesh) {
+    for port in mesh.ports() {
         for family in Family::ALL {
             if serves(port, family) {
                 objects.services.insert(VirtualKey { mark: port.mark(), family }, service(port, family));
@@ -56,7 +56,7 @@ fn sysctls(mesh: &Mesh, surroundings: &Surroundings) -> Vec<(&'static str, &'sta
 
 fn maps(mesh: &Mesh) -> BTreeMap<String, Map> {
     let of = |ranges: bool| {
-        let published = ports(mesh).filter(|port| port.published.is_single() != ranges && is_served(port));
+        let published = mesh.ports().filter(|port| port.published.is_single() != ranges && is_served(port));
         let elements = published.map(|port| (port.published, MapValue::Mark(port.mark()))).collect();
         Map { kind: MapKind::Mark, ranges, elements }
     };

@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 use crate::mesh::{Gateway, Ingress, Mesh, NetnsRef};
 use crate::objects::{Address, Leg, Link, LinkId, LinkKind, Mac, Netns, Objects, Route, Surroundings};
 
-use super::{ports, speaks_v6};
+use super::speaks_v6;
 
 /// The sandbox's leg on the overlay, as Swarm calls it.
 pub const OVERLAY_LEG: &str = "eth0";
@@ -159,7 +159,7 @@ fn overlay_mtu(mesh: &Mesh, surroundings: &Surroundings) -> u32 {
 fn legs(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Objects) {
     let subnets: Vec<IpNetwork> = endpoints(&mesh.ingress);
     let mut namespaces: BTreeMap<&NetnsRef, BTreeSet<IpNetwork>> = BTreeMap::new();
-    for backend in ports(mesh).flat_map(|port| &port.backends) {
+    for backend in mesh.ports().flat_map(|port| &port.backends) {
         let subnet = subnets.iter().find(|subnet| subnet.contains(backend.address));
         if let (Some(netns), Some(subnet)) = (&backend.netns, subnet) {
             namespaces.entry(netns).or_default().insert(with_prefix(backend.address, *subnet));

@@ -43,6 +43,22 @@ pub struct Traffic {
     pub bytes_out: u64,
 }
 
+impl Traffic {
+    /// Adds another's: a port of two families is two services to the kernel.
+    pub fn add(&mut self, more: &Traffic) {
+        let Traffic { connections, packets_in, packets_out, bytes_in, bytes_out } = more;
+        for (total, more) in [
+            (&mut self.connections, connections),
+            (&mut self.packets_in, packets_in),
+            (&mut self.packets_out, packets_out),
+            (&mut self.bytes_in, bytes_in),
+            (&mut self.bytes_out, bytes_out),
+        ] {
+            *total = total.saturating_add(*more);
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceCounters {
     pub traffic: Traffic,

@@ -8,7 +8,7 @@ use std::fmt::{self, Display};
 use std::sync::Arc;
 
 use super::text::{self, Kind};
-use crate::kernel::ipvs::{self, DestinationCounters, ServiceCounters};
+use crate::kernel::ipvs::{DestinationCounters, ServiceCounters};
 use crate::mesh::Mesh;
 use crate::objects::{DestinationKey, Mark, PortRange, VirtualKey};
 
@@ -152,7 +152,7 @@ impl Traffic {
             let Some((service, published)) = names.get(&key.mark) else { continue };
             // The kernel's services are in the order of their marks: a port's two follow one another.
             match traffic.ports.last_mut().filter(|port| port.published == *published) {
-                Some(port) => add(&mut port.counters.traffic, &counters.traffic),
+                Some(port) => port.counters.traffic.add(&counters.traffic),
                 None => {
                     let total = DestinationCounters { traffic: counters.traffic, ..DestinationCounters::default() };
                     traffic.ports.push(Port { service: service.clone(), published: *published, counters: total });
@@ -210,19 +210,6 @@ fn names(mesh: &Mesh) -> BTreeMap<Mark, (Arc<str>, PortRange)> {
 
 fn entries_of(DestinationCounters { active, inactive, persistent, .. }: &DestinationCounters) -> u64 {
     [active, inactive, persistent].into_iter().map(|count| u64::from(*count)).sum()
-}
-
-fn add(total: &mut ipvs::Traffic, more: &ipvs::Traffic) {
-    let ipvs::Traffic { connections, packets_in, packets_out, bytes_in, bytes_out } = more;
-    for (total, more) in [
-        (&mut total.connections, connections),
-        (&mut total.packets_in, packets_in),
-        (&mut total.packets_out, packets_out),
-        (&mut total.bytes_in, bytes_in),
-        (&mut total.bytes_out, bytes_out),
-    ] {
-        *total = total.saturating_add(*more);
-    }
 }
 
 /// As the configuration writes it: a port, or a range with both ends.

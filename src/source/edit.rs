@@ -63,9 +63,8 @@ impl Edit {
             Action::Merge(patch) => merge(&mut service, patch),
             Action::Delete => return Ok(None),
             Action::AddPort(port) => {
-                let named = |value: &Value| serde_json::from_value::<Port>(value.clone()).ok()?.name();
                 let ports = list(&mut service, "port")?;
-                let twin = named(port).filter(|new| ports.iter().any(|port| named(port) == Some(*new)));
+                let twin = port_name(port).filter(|new| ports.iter().any(|port| port_name(port) == Some(*new)));
                 if let Some(twin) = twin {
                     return Err(Problem::conflict(format!("service {name} has a port {twin} already")));
                 }
@@ -114,8 +113,7 @@ impl Edit {
     }
 
     fn port_index(&self, service: &mut Value, port: PortName) -> Result<usize, Problem> {
-        let is_it =
-            |value: &Value| serde_json::from_value::<Port>(value.clone()).is_ok_and(|it| it.name() == Some(port));
+        let is_it = |value: &Value| port_name(value) == Some(port);
         let found = list(service, "port")?.iter().position(is_it);
         found.ok_or_else(|| Problem::not_found(format!("service {} has no port {port}", self.service)))
     }
@@ -145,6 +143,11 @@ impl Edit {
         let whose = of.map_or(format!("service {}", self.service), |port| format!("port {port}"));
         found.ok_or_else(|| Problem::not_found(format!("{whose} has no backend {address}")))
     }
+}
+
+/// What a port is called, if it is a good one.
+fn port_name(port: &Value) -> Option<PortName> {
+    serde_json::from_value::<Port>(port.clone()).ok()?.name()
 }
 
 fn position(backends: &[Value], address: &IpAddr) -> Option<usize> {
