@@ -7,22 +7,26 @@
 //!
 //! `config/services.toml` shows every key with its default.
 
+mod access;
 mod beside;
 mod clash;
 mod error;
 mod nearest;
 mod network;
+mod peers;
 mod reader;
 mod services;
 mod syntax;
+mod way;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::mesh::{Gateway, Ingress, Mesh, Service};
+use crate::mesh::{Gateway, Ingress, Mesh, Peer, Service};
 use crate::objects::{PortRange, Protocol, Timeouts};
 
 use error::{At, Findings};
+use peers::{Nodes, Own};
 use reader::Section;
 use services::{LONGEST_TIMEOUT, Sites};
 
@@ -30,7 +34,7 @@ pub use beside::{Misfit, judge};
 pub use error::{Error, Errors};
 pub use nearest::nearest;
 
-const ROOT: &[&str] = &["node", "ingress", "gateway", "ipvs", "metrics", "control", "service"];
+const ROOT: &[&str] = &["node", "ingress", "gateway", "ipvs", "metrics", "control", "peer", "service"];
 
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9326);
 /// Where meshctl looks, too.
@@ -47,6 +51,8 @@ pub struct Config {
     pub ingress: Ingress,
     pub gateway: Gateway,
     pub timeouts: Timeouts,
+    /// The other nodes, in the order of the file.
+    pub peers: Vec<Peer>,
     /// In the order of the file, as are their ports and backends.
     pub services: Vec<Service>,
 }
@@ -125,6 +131,7 @@ impl Config {
             ingress: self.ingress.clone(),
             gateway: self.gateway.clone(),
             timeouts: self.timeouts,
+            peers: self.peers.clone(),
             services: self.services.clone(),
         }
     }
@@ -139,7 +146,9 @@ fn read(root: &Section<'_>) -> Option<Config> {
     let timeouts = timeouts(root);
     let ingress = network::ingress(root);
     let gateway = network::gateway(root);
-    let mut sites = Sites::default();
+    let own = Own { name: node.name.as_deref(), address: node.address, ingress: ingress.as_ref() };
+    let peers = peers::read(root, &own);
+    let mut sites = Sites { nodes: nodes(&node, &peers.peers), ..Sites::default() };
     let services = services::read(root, &mut sites);
 
     // Services list their own backends behind their ports': what is already there stands above.
@@ -151,12 +160,17 @@ fn read(root: &Section<'_>) -> Option<Config> {
     if let Some(address) = address {
         clash::node_address(address, &ingress, &gateway, findings);
     }
-    let backends = clash::backends(&sites.backends, &ingress, &gateway, findings);
+    let backends = clash::backends(&sites.backends, &ingress, &gateway, &peers.peers, findings);
     clash::namespaces(&backends, &ingress, findings);
-    clash::macs(&backends, &ingress, findings);
+    clash::macs(&backends, &ingress, &peers.endpoints, findings);
 
-    let (ingress, gateway) = (ingress.ingress, gateway.gateway);
-    Some(Config { node, metrics, control, ingress, gateway, timeouts, services })
+    let (ingress, gateway, peers) = (ingress.ingress, gateway.gateway, peers.peers);
+    Some(Config { node, metrics, control, ingress, gateway, timeouts, peers, services })
+}
+
+/// What a backend's `node` may be.
+fn nodes(node: &Node, peers: &[Peer]) -> Nodes {
+    Nodes { own: node.name.clone(), peers: peers.iter().map(|peer| peer.name.clone()).collect() }
 }
 
 /// Ports of the host that meshd needs itself: published, they would be led away from it.

@@ -1,22 +1,28 @@
 //! What has to be in the kernel for a mesh to work: pure functions from a [`Mesh`] to [`Objects`].
 //!
 //! What a packet meets on its way is built here, hop by hop: [`topology`] makes the namespaces, the links
-//! between them and the backends' legs; [`host`] leads published ports into the sandbox; [`ipvs`] balances
+//! between them and the backends' legs, [`remote`] the ways to other nodes, [`returns`] the ways back of preserved client addresses; [`tunnel`] keeps strangers out of it; [`host`] leads published ports into the sandbox, as far as [`access`] lets it; [`ipvs`] balances
 //! them there.
 
+mod access;
 mod host;
 mod ipvs;
+mod remote;
+mod returns;
 mod topology;
+mod tunnel;
 
-pub use topology::HOST_END;
+pub use topology::{HOST_END, encapsulation, overlay_mtu};
 
-use crate::mesh::{Backend, Mesh, Port};
+use crate::mesh::{Backend, Mesh, Mode, Port};
 use crate::objects::{Family, Objects, Surroundings};
 
 /// All that the mesh needs on a host like that, balanced by IPVS.
 pub fn objects(mesh: &Mesh, surroundings: &Surroundings) -> Objects {
     let mut objects = Objects::default();
     topology::lower(mesh, surroundings, &mut objects);
+    remote::lower(mesh, &mut objects);
+    returns::lower(mesh, &mut objects);
     host::lower(mesh, surroundings, &mut objects);
     ipvs::lower(mesh, surroundings, &mut objects);
     objects
@@ -24,17 +30,18 @@ pub fn objects(mesh: &Mesh, surroundings: &Surroundings) -> Objects {
 
 /// Whether anything of the mesh speaks IPv6. If not, nothing of IPv6 is touched.
 fn speaks_v6(mesh: &Mesh) -> bool {
-    mesh.ingress.v6.is_some() || mesh.ports().any(|port| serves(port, Family::V6))
+    mesh.ingress.v6.is_some() || mesh.ports().any(|port| serves(mesh, port, Family::V6))
 }
 
 /// Whether clients of that family can be served. A port that can't is not published: it is closed, and a
 /// client learns that at once.
-fn serves(port: &Port, family: Family) -> bool {
-    serving(port, family).next().is_some()
+fn serves(mesh: &Mesh, port: &Port, family: Family) -> bool {
+    serving(mesh, port, family).next().is_some()
 }
 
 /// The backends of that family that are in the kernel's tables, with the weight they have there.
-fn serving(port: &Port, family: Family) -> impl Iterator<Item = (&Backend, u32)> {
-    let known = port.backends.iter().filter_map(|backend| Some((backend, backend.programmed_weight()?)));
+fn serving<'a>(mesh: &'a Mesh, port: &'a Port, family: Family) -> impl Iterator<Item = (&'a Backend, u32)> {
+    let here = port.backends.iter().filter(|backend| port.mode == Mode::Ingress || !mesh.is_elsewhere(backend));
+    let known = here.filter_map(|backend| Some((backend, backend.programmed_weight()?)));
     known.filter(move |(backend, _)| Family::of(&backend.address) == family)
 }

@@ -13,8 +13,10 @@ pub mod lock;
 pub mod netns;
 pub mod nft;
 pub mod occupancy;
+pub mod path;
 pub mod peer;
 pub mod probe;
+pub mod returns;
 pub mod socket;
 pub mod surroundings;
 pub mod sysctl;
@@ -27,7 +29,7 @@ use std::path::PathBuf;
 
 pub use nix::errno::Errno;
 
-use crate::objects::{Mac, Netns, NetnsRef, Objects, Opening, PortRange, Timeouts, VirtualKey};
+use crate::objects::{Mac, Netns, NetnsRef, Objects, Opening, PortRange, TUNNEL_CHAIN, Timeouts, VirtualKey};
 use crate::plan::{Blocked, Step};
 use ipvs::{Ipvs, ServiceCounters};
 use link::Links;
@@ -49,6 +51,8 @@ pub enum Error {
     Ipvs(#[from] ipvs::OpenError),
     #[error("nf_tables is missing from this kernel: load it with `modprobe nf_tables`, or use a kernel that has it")]
     NoNftables(#[source] socket::Error),
+    #[error(transparent)]
+    Returns(#[from] returns::Error),
     #[error("the sandbox's namespace is not there")]
     NoSandbox,
     #[error("cannot enter a namespace")]
@@ -113,6 +117,7 @@ pub struct Kernel {
     host: Nft,
     sandbox: Option<Sandbox>,
     sysctls: sysctl::Host,
+    returns: returns::Record,
 }
 
 impl Kernel {
@@ -123,7 +128,8 @@ impl Kernel {
         let mut host = Nft::open().map_err(Error::NoNftables)?;
         host.table().map_err(Error::NoNftables)?;
         let sysctls = sysctl::Host::new(names.runtime_directory());
-        let mut kernel = Kernel { names, links, host, sandbox: None, sysctls };
+        let returns = returns::Record::new(names.runtime_directory());
+        let mut kernel = Kernel { names, links, host, sandbox: None, sysctls, returns };
         kernel.refresh()?;
         Ok(kernel)
     }
@@ -150,6 +156,9 @@ impl Kernel {
         seen.addresses = found.addresses;
         seen.routes = found.routes;
         seen.legs = found.legs;
+        seen.forwarding = found.forwarding;
+        seen.neighbours = found.neighbours;
+        seen.returns = self.returns.observe()?;
 
         if let Some(table) = self.host.table()? {
             seen.tables.insert(Netns::Host, table);
@@ -213,8 +222,8 @@ impl Kernel {
         let all = |outcome: Vec<socket::Result<()>>| outcome.into_iter().map(|one| one.map_err(Error::from)).collect();
         let nobody = || steps.iter().map(|_| Err(Error::NoSandbox)).collect();
         match batch {
-            Batch::Nft(Netns::Host) => all(self.host.apply(steps)),
-            Batch::Nft(_) => match &mut self.sandbox {
+            Batch::Nft(Netns::Host) | Batch::NftLater(Netns::Host) => all(self.host.apply(steps)),
+            Batch::Nft(_) | Batch::NftLater(_) => match &mut self.sandbox {
                 Some(sandbox) => all(sandbox.nft.apply(steps)),
                 None => nobody(),
             },
@@ -222,6 +231,7 @@ impl Kernel {
                 Some(sandbox) => all(sandbox.ipvs.apply(steps)),
                 None => nobody(),
             },
+            Batch::Remote => self.links.apply_remote(steps).into_iter().map(|one| one.map_err(Error::from)).collect(),
             Batch::TakeOver => {
                 let failure = self.take_over(steps).err().map(|error| error.to_string());
                 steps.iter().map(|_| failure.clone().map_or(Ok(()), |text| Err(Error::TakeOver(text)))).collect()
@@ -260,6 +270,8 @@ impl Kernel {
             Step::DeleteRoute(route) => Ok(self.links.delete_route(route)?),
             Step::AddLeg { mac, leg } => Ok(self.links.add_leg(mac, leg)?),
             Step::DeleteLeg { mac } => Ok(self.links.delete_leg(mac)?),
+            Step::SetReturns { netns, returns } => Ok(self.returns.set(netns, returns, &self.links.namespaces())?),
+            Step::DeleteReturns { netns } => Ok(self.returns.delete(netns, &self.links.namespaces())?),
             Step::OpenForward(opening) => Ok(self.host.open_forward(opening, &self.names.bridge)?),
             Step::CloseForward(opening) => self.close_forward(opening),
             _ => Ok(()),
@@ -299,8 +311,10 @@ impl Kernel {
     }
 
     /// How full the kernel's tables are now. What cannot be read is left out.
-    pub fn occupancy(&self) -> Occupancy {
-        occupancy::read([Netns::Host, Netns::Sandbox].map(|netns| (netns, self.links.netns(netns))))
+    pub fn occupancy(&mut self) -> Occupancy {
+        let strangers = self.host.counted(TUNNEL_CHAIN).ok();
+        let read = occupancy::read([Netns::Host, Netns::Sandbox].map(|netns| (netns, self.links.netns(netns))));
+        Occupancy { strangers, ..read }
     }
 
     /// IPVS's timeouts, as the sandbox has them; nothing while there is no sandbox.
@@ -363,7 +377,12 @@ impl Kernel {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Batch {
     Nft(Netns),
+    /// What is taken out of sets. In one transaction with what is put into others, there is a moment when a packet finds
+    /// neither: a set of ranges shows what is new only some time after the old is gone (Linux, nft_pipapo_commit; seen on
+    /// 6.1). So it comes in a transaction of its own.
+    NftLater(Netns),
     Ipvs,
+    Remote,
     TakeOver,
     Alone,
 }
@@ -377,7 +396,12 @@ fn batch_of(step: &Step) -> Batch {
         | Step::AddDestination { .. }
         | Step::SetDestination { .. }
         | Step::DeleteDestination { .. } => Batch::Ipvs,
+        Step::SetForwarding { .. }
+        | Step::DeleteForwarding { .. }
+        | Step::SetNeighbour { .. }
+        | Step::DeleteNeighbour { .. } => Batch::Remote,
         Step::TakeOver { .. } => Batch::TakeOver,
+        Step::EditSets { netns, edits } if edits.iter().all(|edit| edit.add.is_empty()) => Batch::NftLater(*netns),
         _ => nft::namespace_of(step).map_or(Batch::Alone, Batch::Nft),
     }
 }

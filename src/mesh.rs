@@ -3,13 +3,13 @@
 //! A [`Mesh`] is resolved: every port carries its own scheduler, persistence and backends, whether the
 //! configuration gave them to the port or to its service. It knows nothing of files, sockets or the kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
-pub use crate::objects::{Mark, NetnsRef, PortRange, Protocol, Scheduler, SchedulerFlags, Timeouts};
+pub use crate::objects::{Mark, NetnsRef, Network, PortRange, Protocol, Scheduler, SchedulerFlags, Timeouts};
 
 /// Everything one node has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,27 @@ pub struct Mesh {
     pub gateway: Gateway,
     /// IPVS timeouts of the sandbox, in seconds.
     pub timeouts: Timeouts,
+    /// The other nodes, in the order of the file.
+    pub peers: Vec<Peer>,
     pub services: Vec<Service>,
+}
+
+/// Another node of the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub name: String,
+    /// Its end of the VXLAN tunnel.
+    pub address: IpAddr,
+    /// Its ingress addresses: whom backends here see, when a client comes by it.
+    pub ingress: Option<Ipv4Addr>,
+    pub ingress6: Option<Ipv6Addr>,
+}
+
+impl Peer {
+    /// Its ingress addresses, IPv4 first.
+    pub fn endpoints(&self) -> impl Iterator<Item = IpAddr> {
+        self.ingress.map(IpAddr::from).into_iter().chain(self.ingress6.map(IpAddr::from))
+    }
 }
 
 /// The overlay that carries published traffic from the sandbox to the backends.
@@ -78,7 +98,81 @@ pub struct Port {
     /// The port the backends listen on; `None` for a range, where the port is kept.
     pub target: Option<u16>,
     pub scheduling: Scheduling,
+    pub client_address: ClientAddress,
+    pub mode: Mode,
+    pub access: Access,
     pub backends: Vec<Backend>,
+}
+
+/// Where on a node a port is published, and who may come to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Empty: everywhere.
+    pub bind: BTreeSet<Bind>,
+    /// `None`: everyone.
+    pub allow: Option<BTreeSet<Network>>,
+    /// Also of those that are allowed.
+    pub deny: BTreeSet<Network>,
+}
+
+/// A part of a node that a port is published at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bind {
+    /// What is sent to that address of the node, by whatever way.
+    Address(IpAddr),
+    /// What comes in by the link of that name, to whatever address of the node.
+    Link(String),
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bind::Address(address) => write!(f, "{address}"),
+            Bind::Link(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+/// Whom a backend sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClientAddress {
+    /// The node that the client came by, at its ingress address.
+    #[default]
+    Snat,
+    /// The client.
+    Preserve,
+}
+
+impl ClientAddress {
+    pub const ALL: [ClientAddress; 2] = [ClientAddress::Snat, ClientAddress::Preserve];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            ClientAddress::Snat => "snat",
+            ClientAddress::Preserve => "preserve",
+        }
+    }
+}
+
+/// On which nodes a port is published, in Swarm's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// On every node, for the backends of all.
+    #[default]
+    Ingress,
+    /// Where a backend runs, and for those only: nothing crosses the overlay to another node.
+    Host,
+}
+
+impl Mode {
+    pub const ALL: [Mode; 2] = [Mode::Ingress, Mode::Host];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Ingress => "ingress",
+            Mode::Host => "host",
+        }
+    }
 }
 
 /// How IPVS chooses a backend, see ipvsadm(8).
@@ -103,7 +197,9 @@ pub struct Backend {
     /// Relative weight, 0 to 65535; 0: no new connections.
     pub weight: u32,
     pub state: BackendState,
-    /// The network namespace that meshd attaches to the overlay, if it is meshd who does it.
+    /// The node that it is on; `None`: this one, or none of the overlay's.
+    pub node: Option<String>,
+    /// The network namespace that meshd attaches to the overlay, if it is meshd who does it: the meshd of its node.
     pub netns: Option<NetnsRef>,
 }
 
@@ -157,6 +253,17 @@ impl Mesh {
     /// Backends of all ports: one that several ports have counts for each.
     pub fn count_backends(&self) -> usize {
         self.ports().map(|port| port.backends.len()).sum()
+    }
+
+    /// Whether a backend is on another node.
+    pub fn is_elsewhere(&self, backend: &Backend) -> bool {
+        backend.node.as_ref().is_some_and(|node| *node != self.node)
+    }
+
+    /// The peer that a backend is on; `None`: it is not elsewhere.
+    pub fn peer_of(&self, backend: &Backend) -> Option<&Peer> {
+        let node = backend.node.as_ref().filter(|_| self.is_elsewhere(backend))?;
+        self.peers.iter().find(|peer| peer.name == *node)
     }
 
     /// Which service owns which mark, for messages.

@@ -7,15 +7,22 @@
 mod ipvs;
 mod link;
 mod nft;
+mod returns;
+mod set;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 pub use ipvs::{
     Destination, DestinationKey, Persistence, Scheduler, SchedulerFlags, Timeouts, VirtualKey, VirtualService,
 };
-pub use link::{Address, Leg, Link, LinkId, LinkKind, Route, port_name};
-pub use nft::{Action, Chain, ChainKind, Hook, Map, MapKind, MapValue, Match, Opening, Rule, TABLE, Table};
+pub use link::{Address, Leg, Link, LinkId, LinkKind, Route, TUNNEL, port_name};
+pub use nft::{
+    Action, Chain, ChainKind, Hook, Key, Map, MapKind, MapValue, Match, Opening, Rule, TABLE, TUNNEL_CHAIN, Table,
+};
+pub use returns::{Returns, return_mark};
+pub use set::{Network, Set, SetElement, SetKind};
 pub use words::{Family, Mac, Mark, Netns, NetnsRef, PortRange, Protocol};
 
 /// All that is ours in the kernel of one node.
@@ -28,6 +35,13 @@ pub struct Objects {
     pub routes: BTreeSet<Route>,
     /// Backends' namespaces attached to the overlay, by the MAC of their end.
     pub legs: BTreeMap<Mac, Leg>,
+    /// The node behind which the overlay finds a MAC: forwarding entries of the tunnel (bridge(8), `fdb`).
+    pub forwarding: BTreeMap<Mac, IpAddr>,
+    /// The MAC of an address that is on another node: permanent neighbours of the tunnel, by which it answers ARP and
+    /// neighbour solicitations itself. So nothing is flooded and nothing learned.
+    pub neighbours: BTreeMap<IpAddr, Mac>,
+    /// Backends' namespaces that answer clients by the node that these came by.
+    pub returns: BTreeMap<NetnsRef, Returns>,
     /// Our nftables table of each namespace that has one.
     pub tables: BTreeMap<Netns, Table>,
     /// The accept rules we put into other people's forward chains on the host.

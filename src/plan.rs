@@ -1,13 +1,15 @@
 //! The difference between what is seen and what is wanted, as ordered steps.
 //!
 //! The order is make before break. What traffic will need is made first, from the inside out: namespaces,
-//! links, backends' legs, rules, IPVS services with their destinations, marks, and last the published ports
+//! links, backends' legs, the ways to other nodes and back, rules, IPVS services with their destinations, marks, and last the published ports
 //! on the host. Then what is not wanted goes, from the outside in. So at every prefix of a plan a published
 //! port leads to a mark that has its service, and no port loses its last backend before it is unpublished.
 
 mod blocked;
 mod links;
 mod maps;
+mod remote;
+mod returns;
 mod services;
 mod step;
 
@@ -15,7 +17,7 @@ use std::fmt;
 
 pub use blocked::Blocked;
 pub use maps::take_overs;
-pub use step::Step;
+pub use step::{SetEdit, Step};
 
 use crate::objects::{Netns, Objects};
 
@@ -47,6 +49,8 @@ pub fn diff(seen: &Objects, wanted: &Objects) -> Plan {
     let remade = difference.make_links(&mut steps);
     difference.set_sysctls(&remade, &mut steps);
     difference.make_legs(&remade, &mut steps);
+    difference.make_remote(&remade, &mut steps);
+    difference.make_returns(&mut steps);
     difference.make_tables(&mut steps);
     difference.open_forward(&mut steps);
     difference.make_services(&mut steps);
@@ -59,6 +63,8 @@ pub fn diff(seen: &Objects, wanted: &Objects) -> Plan {
     difference.unpublish(Netns::Sandbox, &mut steps);
     difference.break_services(&mut steps);
     difference.break_tables(Netns::Sandbox, &mut steps);
+    difference.break_returns(&mut steps);
+    difference.break_remote(&remade, &mut steps);
     difference.break_links(&mut steps);
     steps.extend(difference.doomed().map(Step::DeleteNamespace));
     difference.restore_sysctls(&mut steps);

@@ -1,18 +1,24 @@
 //! The configuration: what is taken and what it means. `refused` has what is not, `properties` what always holds.
 
+#[path = "config/access.rs"]
+mod access;
 #[path = "config/beside.rs"]
 mod beside;
+#[path = "config/peers.rs"]
+mod peers;
 #[path = "config/properties.rs"]
 mod properties;
 #[path = "config/refused.rs"]
 mod refused;
+#[path = "config/way.rs"]
+mod way;
 
 use std::net::IpAddr;
 
 use meshd::config::{Config, Control, Metrics, Node, OnStop};
 use meshd::mesh::{
-    Backend, BackendState, Endpoint4, Endpoint6, Gateway, Ingress, NetnsRef, Port, PortRange, Protocol, Scheduler,
-    SchedulerFlags, Scheduling, Service, Timeouts,
+    Access, Backend, BackendState, ClientAddress, Endpoint4, Endpoint6, Gateway, Ingress, Mode, NetnsRef, Peer, Port,
+    PortRange, Protocol, Scheduler, SchedulerFlags, Scheduling, Service, Timeouts,
 };
 
 const SERVICES: &str = include_str!("../config/services.toml");
@@ -75,6 +81,7 @@ fn named(address: &str, netns: &str) -> Backend {
         address: address.parse().unwrap(),
         weight: 1,
         state: BackendState::Enabled,
+        node: None,
         netns: Some(NetnsRef::Name(netns.to_owned())),
     }
 }
@@ -106,6 +113,7 @@ fn defaults() -> Config {
             open_forward: true,
         },
         timeouts: Timeouts { tcp: 900, tcp_fin: 120, udp: 300 },
+        peers: vec![],
         services: vec![],
     }
 }
@@ -128,6 +136,11 @@ fn every_key_is_read() {
                       { published = 54, target = 5353, protocol = "sctp", persistence = 0 }],
               backend = [{ address = "2001:db8::1", weight = 0, state = "drain" }] },
         ]
+        [[peer]]
+        name = "node-2"
+        address = "192.168.50.2"
+        ingress = "10.1.0.10"
+        ingress6 = "fd01::10"
         [node]
         name = "node-1"
         address = "192.168.50.1"
@@ -185,6 +198,12 @@ fn every_key_is_read() {
             open_forward: false,
         },
         timeouts: Timeouts { tcp: 2_147_483, tcp_fin: 1, udp: 30 },
+        peers: vec![Peer {
+            name: "node-2".to_owned(),
+            address: "192.168.50.2".parse().unwrap(),
+            ingress: Some("10.1.0.10".parse().unwrap()),
+            ingress6: Some("fd01::10".parse().unwrap()),
+        }],
         services: vec![Service {
             name: "dns".to_owned(),
             ports: [(53, 53, 7), (54, 5353, 0)]
@@ -199,10 +218,14 @@ fn every_key_is_read() {
                         persistence_mask6: 56,
                         one_packet: false,
                     },
+                    client_address: ClientAddress::Snat,
+                    mode: Mode::Ingress,
+                    access: Access::default(),
                     backends: vec![Backend {
                         address: "2001:db8::1".parse().unwrap(),
                         weight: 0,
                         state: BackendState::Drain,
+                        node: None,
                         netns: None,
                     }],
                 })
@@ -215,15 +238,33 @@ fn every_key_is_read() {
 #[test]
 fn the_example_means_what_its_comments_say() {
     let kafka = ["10.255.0.33", "10.255.0.34", "10.255.0.35", "fd00:255::33", "fd00:255::34", "fd00:255::35"];
-    let kafka = kafka.iter().zip(["kafka-1", "kafka-2", "kafka-3"].iter().cycle());
-    let web = vec![named("10.255.0.41", "web-1"), named("10.255.0.42", "web-2")];
+    let kafka = kafka.iter().zip([1, 2, 3].iter().cycle());
+    let on = |number: u8, address: &str, netns: &str| {
+        let node = (number != 1).then(|| format!("node-{number}"));
+        Backend { node, ..named(address, &format!("{netns}-{number}")) }
+    };
+    let web = vec![on(1, "10.255.0.41", "web"), on(2, "10.255.0.42", "web")];
     let port = |protocol, published, target, backends| Port {
         published: PortRange::single(protocol, published),
         target: Some(target),
         scheduling: round_robin(),
+        client_address: ClientAddress::Snat,
+        mode: Mode::Ingress,
+        access: Access::default(),
         backends,
     };
     let mut expected = defaults();
+    expected.node.name = Some("node-1".to_owned());
+    expected.node.address = Some("192.168.50.1".parse().unwrap());
+    // The file lists this node, too.
+    expected.peers = [(2u8, 4u8), (3, 5)]
+        .map(|(number, last)| Peer {
+            name: format!("node-{number}"),
+            address: format!("192.168.50.1{number}").parse().unwrap(),
+            ingress: Some([10, 255, 0, last].into()),
+            ingress6: Some(format!("fd00:255::{last}").parse().unwrap()),
+        })
+        .into();
     expected.ingress.v6 =
         Some(Endpoint6 { subnet: "fd00:255::/64".parse().unwrap(), address: "fd00:255::3".parse().unwrap() });
     expected.services = vec![
@@ -233,12 +274,14 @@ fn the_example_means_what_its_comments_say() {
                 Protocol::Tcp,
                 20229,
                 9092,
-                kafka.map(|(address, netns)| named(address, netns)).collect(),
+                kafka.map(|(address, number)| on(*number, address, "kafka")).collect(),
             )],
         },
         Service {
             name: "web".to_owned(),
-            ports: vec![port(Protocol::Tcp, 20230, 8080, web.clone()), port(Protocol::Udp, 20231, 53, web)],
+            ports: [port(Protocol::Tcp, 20230, 8080, web.clone()), port(Protocol::Udp, 20231, 53, web)]
+                .map(|port| Port { client_address: ClientAddress::Preserve, ..port })
+                .into(),
         },
     ];
     assert_eq!(good(SERVICES), expected);
@@ -247,21 +290,15 @@ fn the_example_means_what_its_comments_say() {
 /// What the example shows as a commented-out key can be used as it stands.
 #[test]
 fn the_example_is_good_with_its_comments_taken_off() {
-    let mut uncommented = SERVICES.to_owned();
-    for key in ["name", "address", "mtu"] {
-        let before = uncommented.len();
-        uncommented = uncommented.replace(&format!("\n# {key} = "), &format!("\n{key} = "));
-        assert!(uncommented.len() < before, "{key} is not there");
-    }
+    let uncommented = SERVICES.replace("\n# mtu = ", "\nmtu = ");
     let config = good(&uncommented);
-    assert_eq!(config.node.name.as_deref(), Some("node-1"));
     assert_eq!(config.ingress.mtu, Some(1450));
 }
 
 #[test]
 fn the_example_shows_every_key() {
-    let unknown =
-        ["node", "ingress", "gateway", "ipvs", "metrics", "control"].map(|table| format!("[{table}]\nx = 1\n"));
+    let unknown = ["node", "ingress", "gateway", "ipvs", "metrics", "control", "[peer]"]
+        .map(|table| format!("[{table}]\nx = 1\n"));
     let service = "[[service]]\nx = 1\n[[service.port]]\nx = 1\n[[service.backend]]\nx = 1\n";
     let errors = Config::parse(&(unknown.concat() + service), "t").unwrap_err();
     let lists = errors.iter().filter_map(|error| error.message.split_once("its keys: "));
@@ -284,10 +321,14 @@ fn the_minimal_example_publishes_one_port() {
         published: PortRange::single(Protocol::Tcp, 8080),
         target: Some(8080),
         scheduling: round_robin(),
+        client_address: ClientAddress::Snat,
+        mode: Mode::Ingress,
+        access: Access::default(),
         backends: vec![Backend {
             address: "10.255.0.41".parse().unwrap(),
             weight: 1,
             state: BackendState::Enabled,
+            node: None,
             netns: None,
         }],
     };

@@ -167,7 +167,7 @@ fn node(backends: &[(&str, NetnsRef)]) -> Seen {
         let addresses = BTreeSet::from([format!("{address}/16").parse().unwrap(), six.parse().unwrap()]);
         (Mac::of(&ip(address)), Leg { netns: Some(netns.clone()), mtu: 1450, addresses })
     });
-    Seen { links, addresses, routes, legs: legs.collect() }
+    Seen { links, addresses, routes, legs: legs.collect(), ..Seen::default() }
 }
 
 #[test]

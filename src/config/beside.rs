@@ -5,13 +5,15 @@
 
 use serde_json::Value;
 
-use crate::mesh::Service;
+use std::net::IpAddr;
+
+use crate::mesh::{Peer, Service};
 
 use super::error::{At, ELSEWHERE, Findings};
 use super::network::{Endpoint, GatewayRead, IngressRead};
 use super::reader::{Section, excerpt};
 use super::services::{self, BackendSite, PortSite, Sites};
-use super::{Config, clash, syntax, taken};
+use super::{Config, clash, nodes, syntax, taken};
 
 /// What is wrong with one of several services.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +35,7 @@ pub fn judge(services: &[&Value], config: &Config, accepted: &[&Service]) -> Res
     let name = |at| written.at(at).1;
     let findings = Findings::new(&written.text, "").named(&name);
     let document = syntax::parse(&written.text, &findings);
-    let mut sites = Sites::default();
+    let mut sites = Sites { nodes: nodes(&config.node, &config.peers), ..Sites::default() };
     config.services.iter().chain(accepted.iter().copied()).for_each(|service| stand(service, &mut sites));
     let read = document.as_ref().map(|document| {
         let root = Section::root(document.get_ref(), &["service"], &findings);
@@ -45,9 +47,9 @@ pub fn judge(services: &[&Value], config: &Config, accepted: &[&Service]) -> Res
     let subnets = [(gateway.subnet.into(), None), (gateway.subnet6.into(), None)];
     let gateway = GatewayRead { gateway: gateway.clone(), sites: subnets };
     clash::ports(&sites.ports, &taken(&config.metrics, Some(&config.ingress)), &findings);
-    let backends = clash::backends(&sites.backends, &ingress, &gateway, &findings);
+    let backends = clash::backends(&sites.backends, &ingress, &gateway, &config.peers, &findings);
     clash::namespaces(&backends, &ingress, &findings);
-    clash::macs(&backends, &ingress, &findings);
+    clash::macs(&backends, &ingress, &peer_endpoints(config), &findings);
 
     // What does not go together of what is there already is no fault of the newcomers.
     let mut found = findings.into_found();
@@ -74,10 +76,17 @@ fn stand(service: &Service, sites: &mut Sites) {
     for port in &service.ports {
         sites.ports.push(PortSite { published: at(port.published), service: service.name.clone() });
         let backends = port.backends.iter();
-        sites.backends.extend(
-            backends.map(|backend| BackendSite { address: at(backend.address), netns: backend.netns.clone().map(at) }),
-        );
+        sites.backends.extend(backends.map(|backend| BackendSite {
+            address: at(backend.address),
+            node: backend.node.clone().map(at),
+            netns: backend.netns.clone().map(at),
+        }));
     }
+}
+
+fn peer_endpoints(config: &Config) -> Vec<At<IpAddr>> {
+    let first = |peer: &Peer| peer.ingress.map(IpAddr::from).or(peer.ingress6.map(IpAddr::from));
+    config.peers.iter().filter_map(first).map(|value| At { value, at: ELSEWHERE }).collect()
 }
 
 fn endpoints(config: &Config) -> Vec<Endpoint> {

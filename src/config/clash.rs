@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
+use crate::mesh::Peer;
 use crate::objects::{Mac, NetnsRef, PortRange, Protocol};
 
 use super::error::{At, Findings};
@@ -101,6 +102,7 @@ pub(super) fn backends<'s>(
     backends: &'s [BackendSite],
     ingress: &IngressRead,
     gateway: &GatewayRead,
+    peers: &[Peer],
     findings: &Findings<'_>,
 ) -> Vec<&'s BackendSite> {
     let sandbox = gateway.sandbox();
@@ -111,6 +113,8 @@ pub(super) fn backends<'s>(
             "this node's own address in the ingress subnet".to_owned()
         } else if sandbox.contains(&address) {
             "the sandbox's own address in the gateway subnet".to_owned()
+        } else if let Some(peer) = peers.iter().find(|peer| peer.endpoints().any(|endpoint| endpoint == address)) {
+            format!("node {}'s own address in the ingress subnet", peer.name)
         } else if let Some((place, subnet)) = subnet.and_then(|subnet| Some((not_a_host(address, subnet)?, subnet))) {
             format!("{place} the ingress subnet {subnet}")
         } else {
@@ -125,14 +129,18 @@ pub(super) fn backends<'s>(
 /// A namespace is attached to the overlay: with an address of the overlay.
 fn in_ingress_if_attached(site: &BackendSite, ingress: &IngressRead, findings: &Findings<'_>) -> bool {
     let address = site.address.value;
-    let Some(netns) = &site.netns else { return true };
+    let (key, at) = match (&site.node, &site.netns) {
+        (Some(node), _) => ("node", node.at),
+        (None, Some(netns)) => ("netns", netns.at),
+        (None, None) => return true,
+    };
     if ingress.subnets().any(|subnet| subnet.contains(address)) {
         return true;
     }
     let subnets = choice(ingress.subnets());
     findings.report(
-        netns.at,
-        format!("backend {address} has a `netns` but is not in the ingress subnet; an address in {subnets}, or no `netns`, would do"),
+        at,
+        format!("backend {address} has a `{key}` but is not in the ingress subnet; an address in {subnets}, or no `{key}`, would do"),
     );
     false
 }
@@ -142,13 +150,26 @@ pub(super) fn namespaces(backends: &[&BackendSite], ingress: &IngressRead, findi
     let sandbox = &ingress.ingress.namespace;
     let own = [sandbox.clone(), format!("{sandbox}{OVERLAY_SUFFIX}")].map(|name| file(&NetnsRef::Name(name)));
     let mut of_address: BTreeMap<IpAddr, &At<NetnsRef>> = BTreeMap::new();
-    let mut of_file: BTreeMap<String, &At<NetnsRef>> = BTreeMap::new();
+    let mut of_file: BTreeMap<(Option<&str>, String), &At<NetnsRef>> = BTreeMap::new();
+    let mut nodes: BTreeMap<IpAddr, &BackendSite> = BTreeMap::new();
     for site in backends {
-        let (Some(netns), address) = (&site.netns, site.address.value) else { continue };
+        let address = site.address.value;
+        let node = site.node.as_ref().map(|node| node.value.as_str());
+        let first = *nodes.entry(address).or_insert(site);
+        let other = first.node.as_ref().map(|node| node.value.as_str());
+        if other != node {
+            let name = |node: Option<&str>| node.map_or("this node".to_owned(), |node| format!("node {node}"));
+            let (other, place, here) = (name(other), findings.place(first.address.at), name(node));
+            let trouble = format!("backend {address} is on {other}{place}, here on {here}; one of them would do");
+            findings.report(site.node.as_ref().map_or(site.address.at, |node| node.at), trouble);
+            continue;
+        }
+        let Some(netns) = &site.netns else { continue };
         let (name, file) = (&netns.value, file(&netns.value));
-        let spelled = of_file.entry(file.clone()).or_insert(netns);
+        // What a name means on another node is that node's affair.
+        let spelled = of_file.entry((node, file.clone())).or_insert(netns);
         let attached = of_address.entry(address).or_insert(netns);
-        let trouble = if own.contains(&file) {
+        let trouble = if node.is_none() && own.contains(&file) {
             format!("namespace {name} is meshd's own; a backend's would do")
         } else if spelled.value != *name {
             let (other, place) = (&spelled.value, findings.place(spelled.at));
@@ -181,11 +202,12 @@ struct Leg {
 }
 
 /// Two endpoints of the overlay with one MAC (see [`Mac::of`]) would get each other's frames.
-pub(super) fn macs(backends: &[&BackendSite], ingress: &IngressRead, findings: &Findings<'_>) {
+pub(super) fn macs(backends: &[&BackendSite], ingress: &IngressRead, peers: &[At<IpAddr>], findings: &Findings<'_>) {
     let mut owners: BTreeMap<Mac, Leg> = BTreeMap::new();
     let node = ingress.endpoints.first().map(|endpoint| endpoint.address);
     let node = node.map(|At { value: address, at }| Leg { name: "ingress address", address, at });
-    for leg in node.into_iter().chain(legs(backends, ingress)) {
+    let peers = peers.iter().map(|peer| Leg { name: "peer's ingress address", address: peer.value, at: peer.at });
+    for leg in node.into_iter().chain(peers).chain(legs(backends, ingress)) {
         match owners.entry(Mac::of(&leg.address)) {
             Entry::Vacant(owner) => {
                 owner.insert(leg);
@@ -208,16 +230,18 @@ pub(super) fn macs(backends: &[&BackendSite], ingress: &IngressRead, findings: &
 
 /// The legs of backends in the order of the file: one for each namespace, and for each address in none.
 fn legs(backends: &[&BackendSite], ingress: &IngressRead) -> Vec<Leg> {
-    let mut netns_of: BTreeMap<IpAddr, Option<&NetnsRef>> = BTreeMap::new();
+    type Place<'s> = (Option<&'s str>, &'s NetnsRef);
+    let mut netns_of: BTreeMap<IpAddr, Option<Place<'_>>> = BTreeMap::new();
     let mut first_site: BTreeMap<IpAddr, usize> = BTreeMap::new();
     let on_overlay = backends.iter().filter(|site| ingress.subnets().any(|subnet| subnet.contains(site.address.value)));
     for site in on_overlay {
         let At { value: address, at } = site.address;
         first_site.entry(address).or_insert(at);
         let netns = netns_of.entry(address).or_default();
-        *netns = netns.or(site.netns.as_ref().map(|netns| &netns.value));
+        let node = site.node.as_ref().map(|node| node.value.as_str());
+        *netns = netns.or(site.netns.as_ref().map(|netns| (node, &netns.value)));
     }
-    let mut attached: BTreeMap<&NetnsRef, IpAddr> = BTreeMap::new();
+    let mut attached: BTreeMap<Place<'_>, IpAddr> = BTreeMap::new();
     let mut alone = Vec::new();
     // In their order, so the first address of a namespace is its lowest.
     for (address, netns) in netns_of {

@@ -125,15 +125,16 @@ pub(super) fn gateway(root: &Section<'_>) -> Option<GatewayRead> {
 
 /// The kernel's rules for the name of a link (`dev_valid_name`), in ASCII only because its notion of a space
 /// is Latin-1's; `%` would have it count.
+pub(super) fn is_link_name(text: &str) -> bool {
+    (1..=15).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:%".contains(&byte))
+        && text != "."
+        && text != ".."
+}
+
 fn bridge<'t>(section: &Section<'t>) -> Option<&'t str> {
     let wanted = "a name of 1 to 15 ASCII characters without spaces, `/`, `:` and `%`";
-    let fits = |text: &str| {
-        (1..=15).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:%".contains(&byte))
-            && text != "."
-            && text != ".."
-    };
-    let bridge = section.text("bridge", wanted, |text| fits(text).then_some(text))?;
+    let bridge = section.text("bridge", wanted, |text| is_link_name(text).then_some(text))?;
     // Taken: by the kernel, by the sysctls of all links, by meshd itself.
     if ["lo", "all", "default", "mesh_sbox"].contains(&bridge.value) {
         let found = quoted(bridge.value);
@@ -225,7 +226,7 @@ fn endpoint6(endpoint: &Endpoint) -> Option<Endpoint6> {
     }
 }
 
-fn family_name(family: Family) -> &'static str {
+pub(super) fn family_name(family: Family) -> &'static str {
     match family {
         Family::V4 => "IPv4",
         Family::V6 => "IPv6",

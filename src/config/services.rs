@@ -6,12 +6,15 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use toml::de::DeValue;
 
-use crate::mesh::{Backend, BackendState, Port, Scheduling, Service};
+use crate::mesh::{Access, Backend, BackendState, Port, Scheduling, Service};
 use crate::objects::{Family, NetnsRef, PortRange, Protocol, Scheduler, SchedulerFlags};
 
+use super::access;
 use super::error::At;
 use super::network::{is_file_name, unreachable};
+use super::peers::Nodes;
 use super::reader::{Section, choice, integer, literal, quoted};
+use super::way::{self, Way};
 
 pub(super) const SERVICE: &[&str] = &[
     "name",
@@ -21,6 +24,11 @@ pub(super) const SERVICE: &[&str] = &[
     "persistence_mask",
     "persistence_mask6",
     "one_packet",
+    "client_address",
+    "mode",
+    "bind",
+    "allow",
+    "deny",
     "port",
     "backend",
 ];
@@ -34,9 +42,14 @@ const PORT: &[&str] = &[
     "persistence_mask",
     "persistence_mask6",
     "one_packet",
+    "client_address",
+    "mode",
+    "bind",
+    "allow",
+    "deny",
     "backend",
 ];
-const BACKEND: &[&str] = &["address", "weight", "state", "netns"];
+const BACKEND: &[&str] = &["address", "weight", "state", "node", "netns"];
 
 /// The kernel multiplies seconds by its ticks, up to 1000 of them, in 32 bits.
 pub(super) const LONGEST_TIMEOUT: i64 = 2_147_483;
@@ -51,6 +64,8 @@ pub(super) struct Sites {
     pub names: Vec<At<String>>,
     pub ports: Vec<PortSite>,
     pub backends: Vec<BackendSite>,
+    /// What a backend's `node` may be.
+    pub nodes: Nodes,
 }
 
 pub(super) struct PortSite {
@@ -68,6 +83,8 @@ impl fmt::Display for PortSite {
 
 pub(super) struct BackendSite {
     pub address: At<IpAddr>,
+    /// `None`: this one, or none of the overlay's.
+    pub node: Option<At<String>>,
     pub netns: Option<At<NetnsRef>>,
 }
 
@@ -83,6 +100,8 @@ fn service(section: &Section<'_>, sites: &mut Sites) -> Service {
     let wanted = "a name of 1 to 63 characters from A-Z, a-z, 0-9, `_`, `.` and `-`";
     let name = section.text("name", wanted, |text| is_name(text).then(|| text.to_owned()));
     let scheduling = scheduling(section, None);
+    let way = way::read(section, None);
+    let access = access::read(section, None);
     let backends = backends(section, sites).unwrap_or_default();
 
     if section.is_empty("port") {
@@ -90,7 +109,17 @@ fn service(section: &Section<'_>, sites: &mut Sites) -> Service {
     }
     let label = name.as_ref().map_or(String::new(), |name| name.value.clone());
     let ports = section.sections("port", "[[service.port]]", PORT).unwrap_or_default();
-    let ports = ports.iter().filter_map(|section| port(section, &label, &scheduling, &backends, sites)).collect();
+    let ports = ports
+        .iter()
+        .filter_map(|section| {
+            port(
+                section,
+                &label,
+                &Inherited { scheduling: &scheduling, way: &way, access: &access, backends: &backends },
+                sites,
+            )
+        })
+        .collect();
     sites.names.extend(name);
     Service { name: label, ports }
 }
@@ -100,13 +129,15 @@ pub(super) fn is_name(text: &str) -> bool {
     (1..=63).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
-fn port(
-    section: &Section<'_>,
-    service: &str,
-    inherited: &SchedulingRead,
-    service_backends: &[Backend],
-    sites: &mut Sites,
-) -> Option<Port> {
+/// What a port has of its service unless it says something of its own.
+struct Inherited<'a> {
+    scheduling: &'a SchedulingRead,
+    way: &'a Way,
+    access: &'a Access,
+    backends: &'a [Backend],
+}
+
+fn port(section: &Section<'_>, service: &str, inherited: &Inherited<'_>, sites: &mut Sites) -> Option<Port> {
     let protocols = choice(Protocol::ALL.map(|protocol| quoted(&protocol.to_string())));
     let protocol = match section.text("protocol", protocols, |text| text.parse().ok()) {
         Some(protocol) => Some(protocol.value),
@@ -114,7 +145,9 @@ fn port(
     };
     let published = published(section);
     let target = section.number::<u16>("target", "a port", 1..=65535);
-    let scheduling = scheduling(section, Some(inherited));
+    let scheduling = scheduling(section, Some(inherited.scheduling));
+    let way = way::read(section, Some(inherited.way));
+    let access = access::read(section, Some(inherited.access));
     let backends = backends(section, sites);
 
     let At { value: (first, last), at } = published?;
@@ -127,11 +160,16 @@ fn port(
     if let Some(At { value, at }) = target.filter(|target| published.is_single() && target.value != first) {
         persistent_port_is_kept(section, &scheduling.values, first, value, at);
     }
+    let backends = backends.unwrap_or_else(|| inherited.backends.to_vec());
+    way.goes_together(section, published, &backends);
     Some(Port {
         published,
         target: published.is_single().then(|| target.map_or(first, |target| target.value)),
         scheduling: scheduling.values,
-        backends: backends.unwrap_or_else(|| service_backends.to_vec()),
+        client_address: way.client_address(),
+        mode: way.mode(),
+        access,
+        backends,
     })
 }
 
@@ -291,7 +329,7 @@ fn backends(section: &Section<'_>, sites: &mut Sites) -> Option<Vec<Backend>> {
     let mut listed: BTreeMap<IpAddr, usize> = BTreeMap::new();
     let mut backends = Vec::new();
     for section in section.sections("backend", title, BACKEND)? {
-        let Some((backend, site)) = backend(&section) else { continue };
+        let Some((backend, site)) = backend(&section, &sites.nodes) else { continue };
         let At { value: address, at } = site.address;
         if let Some(first) = listed.get(&address) {
             let place = section.findings.place(*first);
@@ -305,7 +343,7 @@ fn backends(section: &Section<'_>, sites: &mut Sites) -> Option<Vec<Backend>> {
     Some(backends)
 }
 
-fn backend(section: &Section<'_>) -> Option<(Backend, BackendSite)> {
+fn backend(section: &Section<'_>, nodes: &Nodes) -> Option<(Backend, BackendSite)> {
     if !section.has("address") {
         section.lacks("address", "an IPv4 or IPv6 address");
     }
@@ -313,6 +351,7 @@ fn backend(section: &Section<'_>) -> Option<(Backend, BackendSite)> {
     let state = section.text("state", choice(BackendState::ALL.map(|state| quoted(state.name()))), |text| {
         BackendState::ALL.into_iter().find(|state| state.name() == text)
     });
+    let node = node(section, nodes);
     let netns = netns(section);
     let address = section.text("address", "an IPv4 or IPv6 address", |text| text.parse::<IpAddr>().ok())?;
     if let Some(kind) = unreachable(address.value) {
@@ -328,9 +367,22 @@ fn backend(section: &Section<'_>) -> Option<(Backend, BackendSite)> {
         address: address.value,
         weight: weight.map_or(1, |weight| weight.value),
         state: state.map(|state| state.value).unwrap_or_default(),
+        node: node.as_ref().map(|node| node.value.clone()),
         netns: netns.as_ref().map(|netns| netns.value.clone()),
     };
-    Some((backend, BackendSite { address, netns }))
+    Some((backend, BackendSite { address, node, netns }))
+}
+
+/// Another node's name; `None`: this one.
+fn node(section: &Section<'_>, nodes: &Nodes) -> Option<At<String>> {
+    let known = nodes.own.iter().chain(&nodes.peers).map(|name| quoted(name));
+    let unnamed = nodes.own.is_none().then(|| "this node's own, if [node] `name` says it".to_owned());
+    let wanted = choice(known.chain(unnamed));
+    let node = section.text("node", wanted, |text| {
+        let is_known = nodes.own.as_deref() == Some(text) || nodes.peers.iter().any(|peer| peer == text);
+        is_known.then(|| text.to_owned())
+    })?;
+    (nodes.own.as_ref() != Some(&node.value)).then_some(node)
 }
 
 fn netns(section: &Section<'_>) -> Option<At<NetnsRef>> {

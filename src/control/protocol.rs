@@ -35,6 +35,8 @@ pub struct Service {
     #[serde(flatten)]
     pub scheduling: Scheduling,
     pub port: Vec<Port>,
+    #[serde(flatten)]
+    pub way: Way,
     /// Of all ports that have none of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backend: Vec<Backend>,
@@ -63,6 +65,26 @@ pub struct Scheduling {
     pub one_packet: Option<bool>,
 }
 
+/// Whom backends see, where a port is published, and who may come to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Way {
+    /// snat (default): the node that the client came by; preserve: the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_address: Option<String>,
+    /// ingress (default): on every node; host: where a backend runs, for those only, with the client's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Addresses of the node, and links that clients come in by; without the key: everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bind: Option<Vec<String>>,
+    /// Networks whose hosts may connect; without the key: everyone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<String>>,
+    /// Networks whose hosts may not, also of those that are allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny: Option<Vec<String>>,
+}
+
 /// A published port, in the keys of `[[service.port]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Port {
@@ -75,6 +97,8 @@ pub struct Port {
     pub protocol: Option<String>,
     #[serde(flatten)]
     pub scheduling: Scheduling,
+    #[serde(flatten)]
+    pub way: Way,
     /// This port's own; without the key, the service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<Vec<Backend>>,
@@ -91,6 +115,9 @@ pub struct Backend {
     /// enabled (default), drain (no new connections) or disabled (none at all).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// The peer that it is on; default: this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// The network namespace that meshd attaches to the overlay: a name, a path or a process's number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<Netns>,

@@ -1,11 +1,12 @@
 //! What stands in the way on this host, named before anything is changed.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use tracing::warn;
 
-use crate::dataplane::HOST_END;
+use crate::dataplane::{HOST_END, encapsulation, overlay_mtu};
 use crate::kernel::surroundings::legacy_filters;
 use crate::kernel::{Kernel, Result, listeners};
 use crate::mesh::{Ingress, Mesh, PortRange, Protocol};
@@ -35,7 +36,32 @@ pub fn problems(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
             ));
         }
     }
+    problems.extend(narrow_paths(kernel, mesh)?);
     Ok(problems)
+}
+
+/// Peers to whom the tunnel's packets do not fit in one piece. What is large would be lost on the way, while all that is
+/// small, a handshake, a health check, gets through.
+fn narrow_paths(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
+    let surroundings = kernel.surroundings(mesh.address)?;
+    let (mtu, overhead) = (overlay_mtu(mesh, &surroundings), encapsulation(mesh));
+    let peers: Vec<IpAddr> = mesh.peers.iter().map(|peer| peer.address).collect();
+    let paths = kernel.path_mtus(&peers, mesh.ingress.port, mtu + overhead)?;
+    let narrow = mesh.peers.iter().filter_map(|peer| Some((peer, *paths.get(&peer.address)?)));
+    let narrow: Vec<_> = narrow.filter(|(_, path)| *path < mtu + overhead).collect();
+    let Some(narrowest) = narrow.iter().map(|(_, path)| path.saturating_sub(overhead)).min() else {
+        return Ok(Vec::new());
+    };
+    let told = narrow.iter().map(|(peer, path)| {
+        format!(
+            "the path to {} ({}) carries packets of {path} bytes, and the tunnel's have up to {}: set [ingress] mtu = \
+             {narrowest} on all nodes",
+            peer.name,
+            peer.address,
+            mtu + overhead
+        )
+    });
+    Ok(told.collect())
 }
 
 /// What works, but may surprise.

@@ -53,6 +53,7 @@ pub struct Reconciler {
     drifting: Vec<Step>,
     /// How often in a row something failed.
     tries: u32,
+    /// The last look, without what was done about it.
     took: Duration,
 }
 
@@ -99,9 +100,8 @@ impl Reconciler {
             self.tries += 1;
             (Outcome::Failed, Report { blind: Some(failure), ..Report::default() })
         });
-        self.took = start.elapsed();
-        report.took = self.took;
-        metrics.last_duration.set(self.took.as_secs_f64());
+        report.took = start.elapsed();
+        metrics.last_duration.set(report.took.as_secs_f64());
         metrics.reconciles.with_label_values(&[outcome.label()]).inc();
         if outcome != Outcome::Failed {
             metrics.last_success.set(unix_time());
@@ -116,9 +116,12 @@ impl Reconciler {
         metrics: &Metrics,
         asked: bool,
     ) -> anyhow::Result<(Outcome, Report)> {
+        let start = Instant::now();
         let wanted = wanted(kernel, mesh)?;
         let seen = kernel.observe(&wanted).context("cannot read what the kernel holds")?;
         let mut plan = plan::diff(&seen, &wanted);
+        // Without what is then done: that comes once, and the kernel may have modules to load for it.
+        self.took = start.elapsed();
         announce(&plan, &self.unfinished);
         let outcome = if plan.is_empty() { Outcome::Clean } else { Outcome::Changed };
         let drift = self.drift(&plan, metrics, asked);

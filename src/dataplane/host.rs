@@ -1,7 +1,7 @@
 //! The host's part: published ports lead into the sandbox, whatever their number, by one look-up.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 
@@ -11,15 +11,22 @@ use crate::objects::{
 };
 
 use super::topology::gateway_addresses;
-use super::{serves, speaks_v6};
+use super::{access, serves, speaks_v6, tunnel};
 
 /// The kernel's NF_IP_PRI_NAT_DST. nft knows it by the name dstnat, but not in the output hook.
 const DSTNAT: i32 = -100;
 const SRCNAT: i32 = 100;
 
+/// The node's own sources that mean nothing in the sandbox.
+const LOOPBACK: (IpAddr, u8) = (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8);
+const LINK_LOCAL: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10);
+
 pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Objects) {
     let v6 = speaks_v6(mesh);
-    objects.tables.insert(Netns::Host, Table { maps: maps(mesh, v6), chains: chains(mesh, v6) });
+    let mut table = Table { maps: maps(mesh, v6), chains: chains(mesh, v6), ..Table::default() };
+    tunnel::lower(mesh, &mut table);
+    access::lower(mesh, &mut table);
+    objects.tables.insert(Netns::Host, table);
     if mesh.gateway.open_forward {
         let met = surroundings.forward_drops.iter().filter(|chain| v6 || chain.family != "ip6");
         objects.openings.extend(met.cloned());
@@ -54,7 +61,7 @@ fn maps(mesh: &Mesh, v6: bool) -> BTreeMap<String, Map> {
             let mut map = Map { kind: MapKind::Address(family), ranges, elements: BTreeMap::new() };
             if let Some(sandbox) = sandbox.iter().find(|address| Family::of(address) == family) {
                 let published =
-                    mesh.ports().filter(|port| serves(port, family) && port.published.is_single() != ranges);
+                    mesh.ports().filter(|port| serves(mesh, port, family) && port.published.is_single() != ranges);
                 map.elements.extend(published.map(|port| (port.published, MapValue::Address(*sandbox))));
             }
             maps.insert(name.to_owned(), map);
@@ -80,20 +87,23 @@ fn chains(mesh: &Mesh, v6: bool) -> BTreeMap<String, Chain> {
     // What comes out of the sandbox goes where it says: a backend on this host whose own port is published
     // as well would otherwise be led back in.
     let from_bridge = Rule::new([Match::InterfaceIn(bridge.clone())], Action::Return);
-    let prerouting = std::iter::once(from_bridge).chain(publish()).collect();
+    let prerouting = std::iter::once(from_bridge).chain(access::bound(mesh, true)).chain(publish()).collect();
 
     // The node's own connections. IPv6 has no route_localnet: to [::1] a published port is simply closed.
     let loopback6 = Rule::new([Match::DestinationIn(IpNetwork::from(IpAddr::V6(Ipv6Addr::LOCALHOST)))], Action::Return);
-    let output = std::iter::once(loopback6).chain(publish()).collect();
+    let output = std::iter::once(loopback6).chain(access::bound(mesh, false)).chain(publish()).collect();
 
-    // The node's own connections enter the sandbox from the bridge's address (127.0.0.1 would have no way
-    // back); what the sandbox sends to the world leaves from the host's address.
-    let own = Rule::new([Match::InterfaceOut(bridge.clone()), Match::SourceLocal], Action::Masquerade);
+    // What comes from addresses that are good on one link or on none enters the sandbox from the bridge's address, since
+    // else there would be no way back; what the sandbox sends to the world leaves from the host's address.
+    let own = [LOOPBACK, LINK_LOCAL].map(|(ip, prefix)| {
+        let network = IpNetwork::new(ip, prefix).unwrap_or(IpNetwork::from(ip));
+        Rule::new([Match::InterfaceOut(bridge.clone()), Match::SourceIn(network)], Action::Masquerade)
+    });
     let leaving = gateway_addresses(&mesh.gateway, v6).into_iter().map(|(bridge_ip, _)| {
         let subnet = IpNetwork::new(bridge_ip.network(), bridge_ip.prefix()).unwrap_or(bridge_ip);
         Rule::new([Match::SourceIn(subnet), Match::NotInterfaceOut(bridge.clone())], Action::Masquerade)
     });
-    let postrouting = std::iter::once(own).chain(leaving).collect();
+    let postrouting = own.into_iter().chain(leaving).collect();
 
     BTreeMap::from([
         ("prerouting".to_owned(), nat(Hook::Prerouting, DSTNAT, prerouting)),

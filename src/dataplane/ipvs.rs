@@ -5,26 +5,27 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::mesh::{Backend, Mesh, Port};
+use crate::mesh::{Backend, ClientAddress, Mesh, Port};
 use crate::objects::{
     Action, Chain, ChainKind, Destination, DestinationKey, Family, Hook, Map, MapKind, MapValue, Match, Netns, Objects,
     Persistence, Rule, Surroundings, Table, VirtualKey, VirtualService,
 };
 
-use super::topology::OVERLAY_LEG;
+use super::topology::{OVERLAY_LEG, endpoints};
 use super::{serves, serving, speaks_v6};
 
-/// The kernel's NF_IP_PRI_MANGLE and NF_IP_PRI_NAT_SRC.
+/// The kernel's NF_IP_PRI_RAW, NF_IP_PRI_MANGLE and NF_IP_PRI_NAT_SRC.
+const RAW: i32 = -300;
 const MANGLE: i32 = -150;
 const SRCNAT: i32 = 100;
 
 pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Objects) {
-    objects.tables.insert(Netns::Sandbox, Table { maps: maps(mesh), chains: chains(mesh) });
+    objects.tables.insert(Netns::Sandbox, Table { maps: maps(mesh), chains: chains(mesh), ..Table::default() });
     objects.timeouts = Some(mesh.timeouts);
     for port in mesh.ports() {
         for family in Family::ALL {
-            if serves(port, family) {
-                objects.services.insert(VirtualKey { mark: port.mark(), family }, service(port, family));
+            if serves(mesh, port, family) {
+                objects.services.insert(VirtualKey { mark: port.mark(), family }, service(mesh, port, family));
             }
         }
     }
@@ -55,12 +56,39 @@ fn sysctls(mesh: &Mesh, surroundings: &Surroundings) -> Vec<(&'static str, &'sta
 }
 
 fn maps(mesh: &Mesh) -> BTreeMap<String, Map> {
-    let of = |ranges: bool| {
-        let published = mesh.ports().filter(|port| port.published.is_single() != ranges && is_served(port));
+    let of = |preserved: bool, ranges: bool| {
+        let alike = |port: &&Port| preserves(port) == preserved && port.published.is_single() != ranges;
+        let published = mesh.ports().filter(alike).filter(|port| is_served(mesh, port));
         let elements = published.map(|port| (port.published, MapValue::Mark(port.mark()))).collect();
         Map { kind: MapKind::Mark, ranges, elements }
     };
-    BTreeMap::from([("marks".to_owned(), of(false)), ("ranges".to_owned(), of(true))])
+    let mut maps = BTreeMap::from([("marks".to_owned(), of(false, false)), ("ranges".to_owned(), of(false, true))]);
+    if mesh.ports().any(preserves) {
+        maps.insert("preserved".to_owned(), of(true, false));
+        maps.insert("preserved_ranges".to_owned(), of(true, true));
+    }
+    maps
+}
+
+fn preserves(port: &Port) -> bool {
+    port.client_address == ClientAddress::Preserve
+}
+
+/// Where clients keep their address nothing is to be tracked: no address is rewritten but by IPVS, which remembers its
+/// connections itself. Only what answers to this node's own address has been rewritten on its way out.
+fn untracked(mesh: &Mesh) -> Chain {
+    let overlay = || Match::InterfaceIn(OVERLAY_LEG.to_owned());
+    let own = endpoints(&mesh.ingress).into_iter().map(|endpoint| IpNetwork::from(endpoint.ip()));
+    let tracked = own.map(|own| Rule::new([overlay(), Match::DestinationIn(own)], Action::Accept));
+    let answers = [Rule::new([overlay()], Action::Untracked)];
+    let published =
+        ["preserved", "preserved_ranges"].map(|map| Rule::new([], Action::UntrackedMarkFrom { map: map.to_owned() }));
+    Chain {
+        kind: ChainKind::Filter,
+        hook: Hook::Prerouting,
+        priority: RAW,
+        rules: tracked.chain(answers).chain(published).collect(),
+    }
 }
 
 fn chains(mesh: &Mesh) -> BTreeMap<String, Chain> {
@@ -81,7 +109,7 @@ fn chains(mesh: &Mesh) -> BTreeMap<String, Chain> {
     let elsewhere = Rule::new([Match::Marked], Action::Masquerade);
     let postrouting = overlay.chain([elsewhere]).collect();
 
-    BTreeMap::from([
+    let mut chains = BTreeMap::from([
         (
             "prerouting".to_owned(),
             Chain { kind: ChainKind::Filter, hook: Hook::Prerouting, priority: MANGLE, rules: prerouting },
@@ -90,14 +118,18 @@ fn chains(mesh: &Mesh) -> BTreeMap<String, Chain> {
             "postrouting".to_owned(),
             Chain { kind: ChainKind::Nat, hook: Hook::Postrouting, priority: SRCNAT, rules: postrouting },
         ),
-    ])
+    ]);
+    if mesh.ports().any(preserves) {
+        chains.insert("untracked".to_owned(), untracked(mesh));
+    }
+    chains
 }
 
-fn is_served(port: &Port) -> bool {
-    Family::ALL.into_iter().any(|family| serves(port, family))
+fn is_served(mesh: &Mesh, port: &Port) -> bool {
+    Family::ALL.into_iter().any(|family| serves(mesh, port, family))
 }
 
-fn service(port: &Port, family: Family) -> VirtualService {
+fn service(mesh: &Mesh, port: &Port, family: Family) -> VirtualService {
     let scheduling = &port.scheduling;
     let prefix = match family {
         Family::V4 => scheduling.persistence_mask,
@@ -109,7 +141,7 @@ fn service(port: &Port, family: Family) -> VirtualService {
         flags: scheduling.flags,
         persistence,
         one_packet: scheduling.one_packet,
-        destinations: serving(port, family).map(|(backend, weight)| destination(port, backend, weight)).collect(),
+        destinations: serving(mesh, port, family).map(|(backend, weight)| destination(port, backend, weight)).collect(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use crate::mesh::{Gateway, Ingress, Mesh, NetnsRef};
-use crate::objects::{Address, Leg, Link, LinkId, LinkKind, Mac, Netns, Objects, Route, Surroundings};
+use crate::objects::{Address, Leg, Link, LinkId, LinkKind, Mac, Netns, Objects, Route, Surroundings, TUNNEL};
 
 use super::speaks_v6;
 
@@ -19,7 +19,6 @@ const SANDBOX_PORT: &str = "sbox0";
 /// On the host.
 pub const HOST_END: &str = "mesh_sbox";
 const OVERLAY_BRIDGE: &str = "br0";
-const TUNNEL: &str = "vxlan0";
 
 /// Bytes that the encapsulation takes: Ethernet 14, VXLAN 8, UDP 8 and the outer IP header.
 const OVERHEAD_V4: u32 = 50;
@@ -55,7 +54,7 @@ fn host_address(network: IpNetwork, n: u32) -> IpNetwork {
     with_prefix(address, network)
 }
 
-fn with_prefix(address: IpAddr, network: IpNetwork) -> IpNetwork {
+pub(super) fn with_prefix(address: IpAddr, network: IpNetwork) -> IpNetwork {
     // The prefix length is the network's own, so it always fits its family.
     IpNetwork::new(address, network.prefix()).unwrap_or(network)
 }
@@ -141,18 +140,23 @@ fn overlay(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Objects) {
 }
 
 /// This node's ingress addresses, IPv4 first, with their subnets' prefix lengths.
-fn endpoints(ingress: &Ingress) -> Vec<IpNetwork> {
+pub(super) fn endpoints(ingress: &Ingress) -> Vec<IpNetwork> {
     let v4 = ingress.v4.map(|endpoint| with_prefix(endpoint.address.into(), IpNetwork::V4(endpoint.subnet)));
     let v6 = ingress.v6.map(|endpoint| with_prefix(endpoint.address.into(), IpNetwork::V6(endpoint.subnet)));
     v4.into_iter().chain(v6).collect()
 }
 
-fn overlay_mtu(mesh: &Mesh, surroundings: &Surroundings) -> u32 {
-    let overhead = match mesh.address {
+/// Bytes that a packet of the overlay can have.
+pub fn overlay_mtu(mesh: &Mesh, surroundings: &Surroundings) -> u32 {
+    mesh.ingress.mtu.unwrap_or(surroundings.underlay_mtu.saturating_sub(encapsulation(mesh)))
+}
+
+/// Bytes that a packet of the overlay grows by on its way through the tunnel.
+pub fn encapsulation(mesh: &Mesh) -> u32 {
+    match mesh.address {
         Some(IpAddr::V6(_)) => OVERHEAD_V6,
         _ => OVERHEAD_V4,
-    };
-    mesh.ingress.mtu.unwrap_or(surroundings.underlay_mtu.saturating_sub(overhead))
+    }
 }
 
 /// One leg for each namespace that is ours to attach, with all addresses that backends have in it.
@@ -160,6 +164,9 @@ fn legs(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Objects) {
     let subnets: Vec<IpNetwork> = endpoints(&mesh.ingress);
     let mut namespaces: BTreeMap<&NetnsRef, BTreeSet<IpNetwork>> = BTreeMap::new();
     for backend in mesh.ports().flat_map(|port| &port.backends) {
+        if mesh.is_elsewhere(backend) {
+            continue;
+        }
         let subnet = subnets.iter().find(|subnet| subnet.contains(backend.address));
         if let (Some(netns), Some(subnet)) = (&backend.netns, subnet) {
             namespaces.entry(netns).or_default().insert(with_prefix(backend.address, *subnet));

@@ -46,6 +46,22 @@ pub fn apply(objects: &mut Objects, step: &Step) -> Outcome {
         Step::DeleteLeg { mac } => {
             objects.legs.remove(&mac);
         }
+        Step::SetForwarding { mac, node } => return links::set_forwarding(objects, mac, node),
+        Step::DeleteForwarding { mac, .. } => {
+            objects.forwarding.remove(&mac);
+        }
+        Step::SetNeighbour { ip, mac } => return links::set_neighbour(objects, ip, mac),
+        Step::DeleteNeighbour { ip } => {
+            objects.neighbours.remove(&ip);
+        }
+        Step::SetReturns { netns, returns } => {
+            let attached = objects.legs.values().any(|leg| leg.netns.as_ref() == Some(&netns));
+            require(attached, || format!("namespace {netns} is not attached"))?;
+            objects.returns.insert(netns, returns);
+        }
+        Step::DeleteReturns { netns } => {
+            objects.returns.remove(&netns);
+        }
         Step::OpenForward(opening) => {
             objects.openings.insert(opening);
         }
@@ -58,6 +74,9 @@ pub fn apply(objects: &mut Objects, step: &Step) -> Outcome {
         | Step::DeleteTable(_)
         | Step::AddMap { .. }
         | Step::DeleteMap { .. }
+        | Step::AddSet { .. }
+        | Step::DeleteSet { .. }
+        | Step::EditSets { .. }
         | Step::SetChain { .. }
         | Step::DeleteChain { .. }
         | Step::EditMap { .. } => return tables::apply(objects, step),

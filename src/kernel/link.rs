@@ -9,6 +9,8 @@ mod leg;
 mod make;
 mod message;
 mod observe;
+mod remote;
+pub(super) mod ways;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -21,7 +23,8 @@ use nix::errno::Errno;
 use self::message::{Found, Settings, changes, tag};
 use super::netns;
 use super::socket::{self, Request, Socket};
-use crate::objects::{Address, Link, LinkId, LinkKind, Netns, Route};
+use crate::objects::{Address, Link, LinkId, LinkKind, Netns, Route, TUNNEL};
+use crate::plan::Step;
 
 pub use observe::Seen;
 
@@ -97,6 +100,11 @@ impl Links {
     /// The namespace's descriptor, to open other sockets in it.
     pub fn netns(&self, netns: Netns) -> Option<&OwnedFd> {
         self.spaces.get(&netns).map(|space| &space.file)
+    }
+
+    /// The descriptors of all our namespaces, the host's among them.
+    pub fn namespaces(&self) -> Vec<&OwnedFd> {
+        self.spaces.values().map(|space| &space.file).collect()
     }
 
     /// Makes the device, of a veth both ends; one that is there as it should be is left alone.
@@ -198,6 +206,37 @@ impl Links {
             .map_err(because("delete route", object))
     }
 
+    /// Tells the tunnel, or has it forget, what is on other nodes; one outcome for each step.
+    pub fn apply_remote(&mut self, steps: &[&Step]) -> Vec<Result<()>> {
+        let verb = "tell the tunnel";
+        let index = match self.tunnel() {
+            Ok(Some(found)) => found.index,
+            Ok(None) => return steps.iter().map(|step| Err(conflict(verb, step, "there is no tunnel"))).collect(),
+            Err(error) => {
+                let reason = error.to_string();
+                return steps.iter().map(|step| Err(conflict(verb, step, reason.clone()))).collect();
+            }
+        };
+        let request = |step: &&Step| match step {
+            Step::SetForwarding { mac, node } => remote::set_forwarding(index, *mac, *node),
+            Step::DeleteForwarding { mac, node } => remote::delete_forwarding(index, *mac, *node),
+            Step::SetNeighbour { ip, mac } => remote::set_neighbour(index, *ip, *mac),
+            Step::DeleteNeighbour { ip } => remote::delete_neighbour(index, *ip),
+            _ => Request { kind: 0, flags: 0, body: Vec::new() },
+        };
+        let requests: Vec<Request> = steps.iter().map(request).collect();
+        let socket = match self.socket(Netns::Overlay) {
+            Ok(socket) => socket,
+            Err(_) => return steps.iter().map(|_| Err(Error::Closed(Netns::Overlay))).collect(),
+        };
+        let outcomes = socket.requests(&requests).into_iter();
+        outcomes.zip(steps).map(|(outcome, step)| remote::forgiven(outcome).map_err(because(verb, step))).collect()
+    }
+
+    fn tunnel(&mut self) -> Result<Option<Found>> {
+        self.find(&LinkId::new(Netns::Overlay, TUNNEL))
+    }
+
     fn space(&mut self, netns: Netns) -> Result<&mut Space> {
         self.spaces.get_mut(&netns).ok_or(Error::Closed(netns))
     }
@@ -281,8 +320,10 @@ fn vxlan_kind(settings: &[InfoVxlan]) -> LinkKind {
             InfoVxlan::Port(number) => port = *number,
             InfoVxlan::Local(address) => local = Some((*address).into()),
             InfoVxlan::Local6(address) => local = Some((*address).into()),
-            // With either of these a packet may go where we did not send it.
-            InfoVxlan::Learning(true) | InfoVxlan::Group(_) | InfoVxlan::Group6(_) => return observe::STRANGE,
+            // With either of these a packet may go where we did not send it, or a question stay without an answer.
+            InfoVxlan::Learning(true) | InfoVxlan::Proxy(false) | InfoVxlan::Group(_) | InfoVxlan::Group6(_) => {
+                return observe::STRANGE;
+            }
             _ => {}
         }
     }

@@ -5,7 +5,9 @@ mod expr;
 mod forward;
 mod map;
 mod read;
+pub mod returns;
 mod rule;
+mod set;
 
 use nix::errno::Errno;
 
@@ -14,7 +16,7 @@ pub use forward::Forward;
 use super::attribute::Writer;
 use super::socket::{Error, NLM_F_APPEND, NLM_F_CREATE, Request, Socket};
 use crate::objects::{Chain, ChainKind, Hook, Netns, TABLE, Table};
-use crate::plan::Step;
+use crate::plan::{SetEdit, Step};
 
 const NETLINK_NETFILTER: isize = 12;
 const SUBSYSTEM: u16 = 10;
@@ -91,6 +93,11 @@ impl Nft {
         read::table(&mut self.socket)
     }
 
+    /// Packets that the rules of one of our chains counted; 0 where there is no such chain.
+    pub fn counted(&mut self, chain: &str) -> Result<u64, Error> {
+        read::counted(&mut self.socket, chain)
+    }
+
     /// Does the steps in one transaction. If the kernel objects, halves are tried by themselves, down to the
     /// step that is at fault: one bad step does not stop the others.
     pub fn apply(&mut self, steps: &[&Step]) -> Vec<Outcome> {
@@ -114,7 +121,7 @@ impl Nft {
 /// What is to be deleted and isn't there needs no deleting.
 fn done_already(step: &Step, error: &Error) -> bool {
     let deletes = match step {
-        Step::DeleteTable(_) | Step::DeleteMap { .. } | Step::DeleteChain { .. } => true,
+        Step::DeleteTable(_) | Step::DeleteMap { .. } | Step::DeleteSet { .. } | Step::DeleteChain { .. } => true,
         Step::EditMap { add, .. } => add.is_empty(),
         _ => false,
     };
@@ -196,6 +203,23 @@ fn single(step: &Step, id: u32, out: &mut Vec<Request>) {
             map::write(&mut body, name, map, id);
             out.push(request(NEWSET, NLM_F_CREATE, body));
         }
+        Step::AddSet { name, kind, .. } => {
+            let mut body = header(INET);
+            set::write(&mut body, name, *kind, id);
+            out.push(request(NEWSET, NLM_F_CREATE, body));
+        }
+        Step::EditSets { edits, .. } => {
+            for SetEdit { name, remove, add } in edits {
+                for (kind, flags, elements) in [(DELSETELEM, 0, remove), (NEWSETELEM, NLM_F_CREATE, add)] {
+                    for chunk in elements.chunks(map::ELEMENTS_PER_MESSAGE) {
+                        let mut body = header(INET);
+                        set::write_elements(&mut body, name, chunk);
+                        out.push(request(kind, flags, body));
+                    }
+                }
+            }
+        }
+        Step::DeleteSet { name, .. } => out.push(named(DELSET, SET_TABLE, SET_NAME, name)),
         Step::DeleteMap { name, .. } => out.push(named(DELSET, SET_TABLE, SET_NAME, name)),
         Step::SetChain { name, chain, .. } => set_chain(name, chain, out),
         Step::DeleteChain { name, .. } => {
@@ -254,6 +278,9 @@ pub fn namespace_of(step: &Step) -> Option<Netns> {
         | Step::DeleteTable(netns)
         | Step::AddMap { netns, .. }
         | Step::DeleteMap { netns, .. }
+        | Step::AddSet { netns, .. }
+        | Step::DeleteSet { netns, .. }
+        | Step::EditSets { netns, .. }
         | Step::SetChain { netns, .. }
         | Step::DeleteChain { netns, .. }
         | Step::EditMap { netns, .. } => Some(*netns),

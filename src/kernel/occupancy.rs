@@ -1,4 +1,4 @@
-//! How full the kernel's tables are: connection tracking, and IPVS's connections.
+//! How full the kernel's tables are: connection tracking, and IPVS's connections; and what was dropped.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,6 +14,8 @@ pub struct Occupancy {
     pub conntrack: BTreeMap<Netns, Conntrack>,
     /// Buckets of the table of IPVS connections. It can hold more than that, only slower.
     pub ipvs_table: Option<u64>,
+    /// Packets of our VXLAN network that came from no peer, and were dropped.
+    pub strangers: Option<u64>,
 }
 
 /// Connection tracking of one namespace.

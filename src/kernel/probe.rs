@@ -153,7 +153,7 @@ fn sample() -> Table {
         rules: vec![Rule::new([], Action::MarkFrom { map: "marks".into() })],
     };
     let chains = [("nat", nat), ("out", out), ("mark", mark)];
-    Table { maps, chains: chains.map(|(name, chain)| (name.to_owned(), chain)).into() }
+    Table { maps, chains: chains.map(|(name, chain)| (name.to_owned(), chain)).into(), ..Table::default() }
 }
 
 fn nftables(report: &mut Report) {

@@ -49,7 +49,7 @@ pub(super) fn get(name: &str) -> Result<Option<String>> {
     }
 }
 
-fn put(name: &str, value: &str) -> Result<()> {
+pub(super) fn put(name: &str, value: &str) -> Result<()> {
     path_of(name).and_then(|path| fs::write(path, value)).map_err(parameter("set", name))
 }
 

@@ -31,4 +31,11 @@ pub(super) fn write(out: &mut Vec<u8>, occupancy: &Occupancy, ipvs_connections: 
         "Buckets of that table; with many more entries it gets slow, never full.",
         occupancy.ipvs_table,
     );
+    text::single(
+        out,
+        "meshd_tunnel_strangers_dropped_total",
+        Kind::Counter,
+        "Packets of the overlay's VXLAN identifier that came from no peer, and were dropped.",
+        occupancy.strangers,
+    );
 }

@@ -80,6 +80,9 @@ impl fmt::Display for Link {
     }
 }
 
+/// The overlay's tunnel to the other nodes, in its own namespace.
+pub const TUNNEL: &str = "vxlan0";
+
 /// An address with its prefix length on a link.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {

@@ -8,15 +8,19 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::{Family, Mark, PortRange};
+use super::{Family, Mark, PortRange, Set, SetKind};
 
 /// The name of our one table in a namespace; its family is inet.
 pub const TABLE: &str = "meshd";
+
+/// The chain of the host's table that keeps strangers out of the tunnel, and counts them.
+pub const TUNNEL_CHAIN: &str = "tunnel";
 
 /// Our table in one namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     pub maps: BTreeMap<String, Map>,
+    pub sets: BTreeMap<String, Set>,
     pub chains: BTreeMap<String, Chain>,
 }
 
@@ -138,6 +142,21 @@ pub enum Match {
     SourceLocal,
     DestinationIn(IpNetwork),
     SourceIn(IpNetwork),
+    /// What the packet has of that is in the set.
+    Among {
+        key: Key,
+        set: String,
+    },
+    /// It is not.
+    NotAmong {
+        key: Key,
+        set: String,
+    },
+    /// An encapsulated packet of that VXLAN network (RFC 7348: the identifier follows four bytes of flags).
+    Vxlan {
+        port: u16,
+        vni: u32,
+    },
     /// The packet has a mark: in the sandbox, it is of a published port.
     Marked,
 }
@@ -153,7 +172,46 @@ impl fmt::Display for Match {
             Match::SourceLocal => write!(f, "fib saddr type local"),
             Match::DestinationIn(network) => write!(f, "{} daddr {}", nft_family(network), nft_network(network)),
             Match::SourceIn(network) => write!(f, "{} saddr {}", nft_family(network), nft_network(network)),
+            Match::Among { key, set } => write!(f, "{key} @{set}"),
+            Match::NotAmong { key, set } => write!(f, "{key} != @{set}"),
+            Match::Vxlan { port, vni } => write!(f, "udp dport {port} @th,96,24 {vni:#x}"),
             Match::Marked => write!(f, "meta mark != 0x00000000"),
+        }
+    }
+}
+
+/// What of a packet is looked up in a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    Source(Family),
+    /// Protocol and destination port.
+    Port,
+    SourceAndPort(Family),
+    DestinationAndPort(Family),
+    LinkAndPort,
+}
+
+impl Key {
+    /// The kind of set that it is looked up in.
+    pub fn set(self) -> SetKind {
+        match self {
+            Key::Source(family) => SetKind::Addresses(family),
+            Key::Port => SetKind::Ports,
+            Key::SourceAndPort(family) | Key::DestinationAndPort(family) => SetKind::Networks(family),
+            Key::LinkAndPort => SetKind::Links,
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ip = |family: &Family| if *family == Family::V4 { "ip" } else { "ip6" };
+        match self {
+            Key::Source(family) => write!(f, "{} saddr", ip(family)),
+            Key::Port => write!(f, "meta l4proto . th dport"),
+            Key::SourceAndPort(family) => write!(f, "{} saddr . meta l4proto . th dport", ip(family)),
+            Key::DestinationAndPort(family) => write!(f, "{} daddr . meta l4proto . th dport", ip(family)),
+            Key::LinkAndPort => write!(f, "iifname . meta l4proto . th dport"),
         }
     }
 }
@@ -172,9 +230,17 @@ fn nft_family(network: &IpNetwork) -> &'static str {
 pub enum Action {
     Accept,
     Return,
+    /// And count it.
+    Drop,
     /// Set the packet's mark to what the map has for its protocol and destination port, and have done; go on
     /// to the next rule if it has nothing.
     MarkFrom {
+        map: String,
+    },
+    /// Out of connection tracking's sight (nft(8), `notrack`), for all that follows.
+    Untracked,
+    /// Both: a packet that the map has a mark for gets it, and is not tracked.
+    UntrackedMarkFrom {
         map: String,
     },
     /// Send it to the address that the map has for its protocol and destination port; go on if it has nothing.
@@ -193,7 +259,12 @@ impl fmt::Display for Action {
         match self {
             Action::Accept => write!(f, "accept"),
             Action::Return => write!(f, "return"),
+            Action::Drop => write!(f, "counter drop"),
             Action::MarkFrom { map } => write!(f, "meta mark set meta l4proto . th dport map @{map} accept"),
+            Action::Untracked => write!(f, "notrack accept"),
+            Action::UntrackedMarkFrom { map } => {
+                write!(f, "meta mark set meta l4proto . th dport map @{map} notrack accept")
+            }
             Action::DnatFrom { map, family: Family::V4 } => write!(f, "dnat ip to meta l4proto . th dport map @{map}"),
             Action::DnatFrom { map, family: Family::V6 } => write!(f, "dnat ip6 to meta l4proto . th dport map @{map}"),
             Action::Snat(address @ IpAddr::V4(_)) => write!(f, "snat ip to {address}"),

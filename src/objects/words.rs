@@ -187,6 +187,20 @@ impl fmt::Display for Mac {
     }
 }
 
+impl FromStr for Mac {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Mac, ()> {
+        let mut mac = Mac([0; 6]);
+        let mut parts = text.split(':');
+        for byte in &mut mac.0 {
+            let part = parts.next().filter(|part| part.len() == 2).ok_or(())?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| ())?;
+        }
+        if parts.next().is_none() { Ok(mac) } else { Err(()) }
+    }
+}
+
 impl fmt::Debug for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Difference, Step};
-use crate::objects::{Map, MapKind, MapValue, Netns, Objects, PortRange, Protocol, Table};
+use super::{Difference, SetEdit, Step};
+use crate::objects::{Map, MapKind, MapValue, Netns, Objects, PortRange, Protocol, SetElement, Table};
 
 type Elements = BTreeMap<PortRange, MapValue>;
 
@@ -27,6 +27,25 @@ impl Difference<'_> {
                     steps.push(Step::AddMap { netns, name: name.clone(), map });
                 }
             }
+            let mut edits = Vec::new();
+            for (name, set) in &wanted.sets {
+                let found = seen.and_then(|table| table.sets.get(name));
+                if found.is_none() {
+                    steps.push(Step::AddSet { netns, name: name.clone(), kind: set.kind });
+                }
+                let none = BTreeSet::new();
+                let seen = found.map_or(&none, |seen| &seen.elements);
+                let add: Vec<SetElement> = set.elements.difference(seen).cloned().collect();
+                // What overlaps a new element can't be there beside it.
+                let in_the_way = |old: &&SetElement| add.iter().any(|new| new.overlaps(old));
+                let remove: Vec<SetElement> = seen.iter().filter(in_the_way).cloned().collect();
+                if !add.is_empty() {
+                    edits.push(SetEdit { name: name.clone(), remove, add });
+                }
+            }
+            if !edits.is_empty() {
+                steps.push(Step::EditSets { netns, edits });
+            }
             for (name, chain) in &wanted.chains {
                 // A chain's hook can't be changed: consecutive steps for one table are one transaction.
                 if chain_of(name).is_some_and(|seen| !seen.same_hook(chain)) {
@@ -45,7 +64,10 @@ impl Difference<'_> {
         let seen = self.seen.tables.get(&netns)?;
         let mut wanted = self.wanted.tables.get(&netns).into_iter().flat_map(|table| &table.maps);
         let fits = |seen: &Map, map: &Map| (seen.kind, seen.ranges) == (map.kind, map.ranges);
-        wanted.all(|(name, map)| seen.maps.get(name).is_none_or(|seen| fits(seen, map))).then_some(seen)
+        let maps_fit = wanted.all(|(name, map)| seen.maps.get(name).is_none_or(|seen| fits(seen, map)));
+        let mut sets = self.wanted.tables.get(&netns).into_iter().flat_map(|table| &table.sets);
+        let sets_fit = sets.all(|(name, set)| seen.sets.get(name).is_none_or(|seen| seen.kind == set.kind));
+        (maps_fit && sets_fit).then_some(seen)
     }
 
     /// Maps published ports: new ones are added; changed ones are replaced, all of a map at once.
@@ -84,10 +106,12 @@ impl Difference<'_> {
             return;
         }
         let (Some(seen), Some(wanted)) = (self.table(netns), self.wanted.tables.get(&netns)) else { return };
+        let none = Elements::new();
         for (name, map) in &seen.maps {
-            let Some(wanted) = wanted.maps.get(name) else { continue };
+            // Of a map that will go the elements go first: no mark outlives its service.
+            let wanted = wanted.maps.get(name).map_or(&none, |map| &map.elements);
             for (port, value) in &map.elements {
-                if !wanted.elements.contains_key(port) && !replaced(&map.elements, &wanted.elements, port) {
+                if !wanted.contains_key(port) && !replaced(&map.elements, wanted, port) {
                     let remove = vec![(*port, *value)];
                     steps.push(Step::EditMap {
                         netns,
@@ -114,6 +138,23 @@ impl Difference<'_> {
         steps.extend(chains.map(|name| Step::DeleteChain { netns, name: name.clone() }));
         let maps = seen.maps.keys().filter(|name| !wanted.maps.contains_key(*name));
         steps.extend(maps.map(|name| Step::DeleteMap { netns, name: name.clone() }));
+        let (mut edits, mut gone) = (Vec::new(), Vec::new());
+        for (name, set) in &seen.sets {
+            let Some(wanted) = wanted.sets.get(name) else {
+                gone.push(Step::DeleteSet { netns, name: name.clone() });
+                continue;
+            };
+            let come = || wanted.elements.difference(&set.elements);
+            let left = |old: &&SetElement| !come().any(|new| new.overlaps(old));
+            let remove: Vec<SetElement> = set.elements.difference(&wanted.elements).filter(left).cloned().collect();
+            if !remove.is_empty() {
+                edits.push(SetEdit { name: name.clone(), remove, add: Vec::new() });
+            }
+        }
+        if !edits.is_empty() {
+            steps.push(Step::EditSets { netns, edits });
+        }
+        steps.extend(gone);
     }
 }
 

@@ -1,11 +1,20 @@
 //! The small verbs that a plan is made of.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::objects::{
-    Address, Chain, Destination, DestinationKey, Leg, Link, LinkId, Mac, Map, MapValue, Netns, Opening, PortRange,
-    Protocol, Route, Timeouts, VirtualKey, VirtualService,
+    Address, Chain, Destination, DestinationKey, Leg, Link, LinkId, Mac, Map, MapValue, Netns, NetnsRef, Opening,
+    PortRange, Protocol, Returns, Route, SetElement, SetKind, Timeouts, VirtualKey, VirtualService,
 };
+
+/// A change of one set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetEdit {
+    pub name: String,
+    pub remove: Vec<SetElement>,
+    pub add: Vec<SetElement>,
+}
 
 /// One change to the kernel. Each is idempotent: done twice, it ends the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +56,31 @@ pub enum Step {
     DeleteLeg {
         mac: Mac,
     },
+    /// Frames to that MAC leave by the tunnel, to that node; whatever was said of it before.
+    SetForwarding {
+        mac: Mac,
+        node: IpAddr,
+    },
+    DeleteForwarding {
+        mac: Mac,
+        node: IpAddr,
+    },
+    SetNeighbour {
+        ip: IpAddr,
+        mac: Mac,
+    },
+    DeleteNeighbour {
+        ip: IpAddr,
+    },
+
+    /// Has a backend's namespace answer clients by the node that these came by; whatever was said of it before.
+    SetReturns {
+        netns: NetnsRef,
+        returns: Returns,
+    },
+    DeleteReturns {
+        netns: NetnsRef,
+    },
 
     AddTable(Netns),
     /// With everything in it.
@@ -60,6 +94,21 @@ pub enum Step {
     DeleteMap {
         netns: Netns,
         name: String,
+    },
+    /// Makes the set, without elements.
+    AddSet {
+        netns: Netns,
+        name: String,
+        kind: SetKind,
+    },
+    DeleteSet {
+        netns: Netns,
+        name: String,
+    },
+    /// Removes and adds elements of sets, at once: who is let in by one may be looked for in another.
+    EditSets {
+        netns: Netns,
+        edits: Vec<SetEdit>,
     },
     /// Makes the chain, or replaces all its rules, at once.
     SetChain {
@@ -138,9 +187,13 @@ kinds! {
     "address" Step::AddAddress(_) | Step::DeleteAddress(_),
     "route" Step::AddRoute(_) | Step::DeleteRoute(_),
     "leg" Step::AddLeg { .. } | Step::DeleteLeg { .. },
+    "forwarding" Step::SetForwarding { .. } | Step::DeleteForwarding { .. },
+    "neighbour" Step::SetNeighbour { .. } | Step::DeleteNeighbour { .. },
+    "return" Step::SetReturns { .. } | Step::DeleteReturns { .. },
     "table" Step::AddTable(_) | Step::DeleteTable(_),
     "chain" Step::SetChain { .. } | Step::DeleteChain { .. },
     "map" Step::AddMap { .. } | Step::DeleteMap { .. },
+    "set" Step::AddSet { .. } | Step::DeleteSet { .. } | Step::EditSets { .. },
     "port" Step::EditMap { .. },
     "forward" Step::OpenForward(_) | Step::CloseForward(_),
     "flow" Step::TakeOver { .. },
@@ -177,10 +230,26 @@ impl fmt::Display for Step {
                 leg.addresses.iter().try_for_each(|address| write!(f, " {address}"))
             }
             Step::DeleteLeg { mac } => write!(f, "detach leg {mac} from the overlay"),
+            Step::SetForwarding { mac, node } => write!(f, "forward {mac} to node {node}"),
+            Step::DeleteForwarding { mac, node } => write!(f, "forward {mac} to node {node} no more"),
+            Step::SetNeighbour { ip, mac } => write!(f, "set neighbour {ip}: {mac}"),
+            Step::DeleteNeighbour { ip } => write!(f, "delete neighbour {ip}"),
+            Step::SetReturns { netns, returns } => write!(f, "set ways back of namespace {netns}: {returns}"),
+            Step::DeleteReturns { netns } => write!(f, "delete ways back of namespace {netns}"),
             Step::AddTable(netns) => write!(f, "add table in {netns}"),
             Step::DeleteTable(netns) => write!(f, "delete table in {netns}"),
             Step::AddMap { netns, name, .. } => write!(f, "add map {name} in {netns}"),
             Step::DeleteMap { netns, name } => write!(f, "delete map {name} in {netns}"),
+            Step::AddSet { netns, name, .. } => write!(f, "add set {name} in {netns}"),
+            Step::DeleteSet { netns, name } => write!(f, "delete set {name} in {netns}"),
+            Step::EditSets { netns, edits } => {
+                write!(f, "sets in {netns}:")?;
+                edits.iter().try_for_each(|SetEdit { name, remove, add }| {
+                    write!(f, " {name}")?;
+                    remove.iter().try_for_each(|element| write!(f, " remove {element}"))?;
+                    add.iter().try_for_each(|element| write!(f, " add {element}"))
+                })
+            }
             Step::SetChain { netns, name, chain } => {
                 write!(f, "set chain {name} in {netns}: {} {} {}", chain.kind, chain.hook, chain.priority)?;
                 chain.rules.iter().try_for_each(|rule| write!(f, "\n    {rule}"))

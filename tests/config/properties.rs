@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use meshd::config::{Config, Control, Errors, Metrics, Node, OnStop};
 use meshd::mesh::{
-    Backend, BackendState, Endpoint4, Endpoint6, Gateway, Ingress, NetnsRef, Port, PortRange, Protocol, Scheduler,
-    SchedulerFlags, Scheduling, Service, Timeouts,
+    Access, Backend, BackendState, ClientAddress, Endpoint4, Endpoint6, Gateway, Ingress, Mode, NetnsRef, Port,
+    PortRange, Protocol, Scheduler, SchedulerFlags, Scheduling, Service, Timeouts,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -132,7 +132,7 @@ fn nth_backend(n: u16, weight: u32) -> Backend {
         _ => None,
     });
     let state = BackendState::ALL[usize::from(n) % 3];
-    Backend { address, weight, state, netns: netns.flatten() }
+    Backend { address, weight, state, node: None, netns: netns.flatten() }
 }
 
 fn backends() -> impl Strategy<Value = Vec<Backend>> {
@@ -154,6 +154,9 @@ fn one_port() -> impl Strategy<Value = Port> {
                 published,
                 target,
                 scheduling,
+                client_address: ClientAddress::Snat,
+                mode: Mode::Ingress,
+                access: Access::default(),
                 backends,
             })
         },
@@ -221,6 +224,7 @@ prop_compose! {
                 open_forward,
             },
             timeouts: Timeouts { tcp, tcp_fin, udp },
+            peers: vec![],
             services,
         }
     }
@@ -228,7 +232,7 @@ prop_compose! {
 
 /// A configuration as text. Terse: a service says what its first port has, the other ports what differs.
 fn print(config: &Config, terse: bool) -> String {
-    let Config { node, metrics, control, ingress, gateway, timeouts, services } = config;
+    let Config { node, metrics, control, ingress, gateway, timeouts, peers: _, services } = config;
     let mut text = String::new();
     let mut line = |what: String| writeln!(text, "{what}").unwrap();
     line("[node]".to_owned());
@@ -295,7 +299,7 @@ fn print_backends(title: &str, backends: &[Backend]) -> String {
         return "backend = []\n".to_owned();
     }
     let mut text = String::new();
-    for Backend { address, weight, state, netns } in backends {
+    for Backend { address, weight, state, node: _, netns } in backends {
         writeln!(text, "[[{title}]]\naddress = '{address}'\nweight = {weight}\nstate = '{}'", state.name()).unwrap();
         match netns {
             Some(NetnsRef::Name(name)) => writeln!(text, "netns = {}", quoted(name)).unwrap(),

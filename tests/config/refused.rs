@@ -32,7 +32,7 @@ fn syntax() {
         ("a = 1979-13-01", "1:5: invalid date `1979-13-01`; month between 01 and 12 would do"),
         (
             "'a\tb' = 1",
-            "1:1: `a\\tb` is no key of the file; its keys: node, ingress, gateway, ipvs, metrics, control, service",
+            "1:1: `a\\tb` is no key of the file; its keys: node, ingress, gateway, ipvs, metrics, control, peer, service",
         ),
     ] {
         check(&text(case), expected);
@@ -44,7 +44,7 @@ fn unknown_keys() {
     for (case, expected) in [
         (
             "nodes = 1",
-            "1:1: `nodes` is no key of the file; did you mean `node`? its keys: node, ingress, gateway, ipvs, metrics, control, service",
+            "1:1: `nodes` is no key of the file; did you mean `node`? its keys: node, ingress, gateway, ipvs, metrics, control, peer, service",
         ),
         (
             "[node]\nnam = 'n'",
@@ -73,7 +73,7 @@ fn unknown_keys() {
         ),
         (
             "\"a\\nb\" = 1",
-            "1:1: `a\\nb` is no key of the file; its keys: node, ingress, gateway, ipvs, metrics, control, service",
+            "1:1: `a\\nb` is no key of the file; its keys: node, ingress, gateway, ipvs, metrics, control, peer, service",
         ),
     ] {
         check(&text(case), expected);
@@ -85,19 +85,19 @@ fn unknown_service_keys() {
     for (case, expected) in [
         (
             "schedular = 'rr'\nport = [{ published = 80 }]",
-            "3:1: `schedular` is no key of [[service]]; did you mean `scheduler`? its keys: name, scheduler, scheduler_flags, persistence, persistence_mask, persistence_mask6, one_packet, port, backend",
+            "3:1: `schedular` is no key of [[service]]; did you mean `scheduler`? its keys: name, scheduler, scheduler_flags, persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, port, backend",
         ),
         (
             "[[service.port]]\npublished = 80\npublish = 81",
-            "5:1: `publish` is no key of [[service.port]]; did you mean `published`? its keys: published, target, protocol, scheduler, scheduler_flags, persistence, persistence_mask, persistence_mask6, one_packet, backend",
+            "5:1: `publish` is no key of [[service.port]]; did you mean `published`? its keys: published, target, protocol, scheduler, scheduler_flags, persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, backend",
         ),
         (
             "port = [{ published = 80 }]\n[[service.backend]]\naddress = '10.255.0.33'\nwheight = 1",
-            "6:1: `wheight` is no key of [[service.backend]]; did you mean `weight`? its keys: address, weight, state, netns",
+            "6:1: `wheight` is no key of [[service.backend]]; did you mean `weight`? its keys: address, weight, state, node, netns",
         ),
         (
             "[[service.port]]\npublished = 80\n[[service.port.backend]]\naddress = '10.255.0.33'\nport = 8080",
-            "7:1: `port` is no key of [[service.port.backend]]; its keys: address, weight, state, netns",
+            "7:1: `port` is no key of [[service.port.backend]]; its keys: address, weight, state, node, netns",
         ),
     ] {
         check(&service(case), expected);

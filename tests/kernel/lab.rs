@@ -33,6 +33,7 @@
 //! - `lab.load(&["192.168.50.1:20229"])` keeps asking while something else happens; `lab.state()` and
 //!   [`assert_same`] tell whether anything changed; `meshd.steps_since(mark)` is what it announced.
 //! - `lab.meshctl("service ls")` is what an operator types beside a running daemon.
+//! - [`Nodes`] is a lab with several nodes on one LAN, each with a meshd of its own.
 //! - At the end of a test that did not fail, `meshd --cleanup` must leave nothing behind.
 
 mod again;
@@ -44,6 +45,7 @@ mod daemon;
 mod kafka;
 mod load;
 mod log;
+mod nodes;
 mod place;
 mod program;
 mod state;
@@ -63,6 +65,7 @@ pub use config::Config;
 pub use daemon::Meshd;
 pub use kafka::{BACKENDS, BACKENDS4, MARK};
 pub use meshd::objects::Protocol::{self, Sctp, Tcp, Udp};
+pub use nodes::{Node, Nodes, Underlay};
 pub use place::{Place, batch};
 pub use state::assert_same;
 pub use stream::tally;
@@ -86,25 +89,25 @@ pub struct Lab {
 impl Lab {
     /// `None`, and a word about it, where this kernel cannot do it.
     pub fn new() -> Option<Lab> {
-        if let Some(missing) = missing() {
-            assert!(std::env::var_os("MESHD_REQUIRE_KERNEL").is_none(), "{missing}");
-            println!("skipped: {missing}");
-            return None;
-        }
+        able()?;
+        let lab = Lab::empty();
+        lab.add_namespaces(&[&lab.node, &lab.client]);
+        lab.connect("lan0", &lab.client, "c0", 50);
+        Some(lab)
+    }
+
+    fn empty() -> Lab {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let prefix = format!("m{}-{}-", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(format!("meshd-lab-{prefix}"));
         std::fs::create_dir_all(&directory).expect("cannot make the lab's directory");
-        let lab = Lab {
+        Lab {
             node: Place::new(format!("{prefix}node")),
             client: Place::new(format!("{prefix}client")),
             prefix,
             directory,
             namespaces: RefCell::default(),
-        };
-        lab.add_namespaces(&[&lab.node, &lab.client]);
-        lab.connect("lan0", &lab.client, "c0", 50);
-        Some(lab)
+        }
     }
 
     /// A namespace with nobody in it yet.
@@ -237,6 +240,14 @@ impl Drop for Lab {
             assert!(cleanup.status.success() && left.is_empty(), "--cleanup left {left:?}\n{log}");
         }
     }
+}
+
+/// `None`, and a word about it, where this kernel cannot do it.
+fn able() -> Option<()> {
+    let Some(missing) = missing() else { return Some(()) };
+    assert!(std::env::var_os("MESHD_REQUIRE_KERNEL").is_none(), "{missing}");
+    println!("skipped: {missing}");
+    None
 }
 
 fn missing() -> Option<String> {

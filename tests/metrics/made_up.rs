@@ -55,6 +55,7 @@ pub fn occupancy() -> Occupancy {
     Occupancy {
         conntrack: BTreeMap::from([(Netns::Host, conntrack), (Netns::Sandbox, conntrack)]),
         ipvs_table: Some(4096),
+        strangers: Some(7),
     }
 }
 

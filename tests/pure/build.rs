@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use meshd::mesh::{
-    Backend, BackendState, Endpoint4, Endpoint6, Gateway, Ingress, Mesh, Port, Scheduling, Service, Timeouts,
+    Access, Backend, BackendState, ClientAddress, Endpoint4, Endpoint6, Gateway, Ingress, Mesh, Mode, Port, Scheduling,
+    Service, Timeouts,
 };
 use meshd::objects::{NetnsRef, PortRange, Protocol, Scheduler, SchedulerFlags};
 
@@ -31,6 +32,7 @@ pub fn node() -> Mesh {
             open_forward: true,
         },
         timeouts: Timeouts::default(),
+        peers: Vec::new(),
         services: Vec::new(),
     }
 }
@@ -59,7 +61,20 @@ pub fn udp(first: u16, last: u16) -> PortRange {
 }
 
 pub fn port(published: PortRange, target: impl Into<Option<u16>>, backends: impl Into<Vec<Backend>>) -> Port {
-    Port { published, target: target.into(), scheduling: round_robin(), backends: backends.into() }
+    Port {
+        published,
+        target: target.into(),
+        scheduling: round_robin(),
+        client_address: ClientAddress::Snat,
+        mode: Mode::Ingress,
+        access: Access::default(),
+        backends: backends.into(),
+    }
+}
+
+/// The same port, where backends see the client.
+pub fn preserving(port: Port) -> Port {
+    Port { client_address: ClientAddress::Preserve, ..port }
 }
 
 pub fn round_robin() -> Scheduling {
@@ -74,7 +89,7 @@ pub fn round_robin() -> Scheduling {
 }
 
 pub fn backend(address: &str) -> Backend {
-    Backend { address: address.parse().unwrap(), weight: 1, state: BackendState::Enabled, netns: None }
+    Backend { address: address.parse().unwrap(), weight: 1, state: BackendState::Enabled, node: None, netns: None }
 }
 
 /// A backend that meshd attaches.

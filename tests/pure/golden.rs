@@ -5,11 +5,12 @@
 use std::path::PathBuf;
 
 use meshd::dataplane;
-use meshd::mesh::Mesh;
+use meshd::mesh::{ClientAddress, Mesh};
 use meshd::objects::{Objects, Opening, Scheduler, Surroundings};
 use meshd::plan::diff;
 
-use super::build::{attached, backend, node, port, serving, tcp, udp, with_v6};
+use super::build::{attached, backend, node, port, preserving, serving, tcp, udp, with_v6};
+use super::peers::peer;
 
 /// Compares with the file `tests/golden/<name>.txt`.
 #[track_caller]
@@ -65,6 +66,16 @@ fn a_dual_stack_service_whose_backends_are_attached() {
         [attached("10.255.0.34", "dns-1"), attached("fd00:255::34", "dns-1"), attached("10.255.0.35", "dns-2")];
     let mesh = serving(with_v6(node()), "dns", [port(udp(53, 53), 5353, backends)]);
     check("dual-stack-with-legs", None, Some(&mesh));
+}
+
+#[test]
+fn a_service_that_shows_its_clients() {
+    let backends = [attached("10.255.0.34", "dns-1"), attached("fd00:255::34", "dns-1")];
+    let mut mesh = serving(with_v6(node()), "dns", [preserving(port(udp(53, 53), 5353, backends))]);
+    mesh.peers = vec![peer(2)];
+    check("preserved", None, Some(&mesh));
+    let snat = changed(mesh.clone(), |mesh| mesh.services[0].ports[0].client_address = ClientAddress::Snat);
+    check("preserved-no-more", Some(&mesh), Some(&snat));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod marks;
 mod meshes;
 mod mutations;
 mod nft_text;
+mod peers;
 mod plans;
 mod prefixes;
 mod swarm;

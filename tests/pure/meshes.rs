@@ -1,9 +1,10 @@
 //! Random meshes, in a small world: few ports and few backends, so that two of them have much in common.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use meshd::mesh::{Backend, BackendState, Mesh, Port, Scheduling, Service};
-use meshd::objects::{NetnsRef, Opening, PortRange, Protocol, Scheduler, SchedulerFlags, Surroundings};
+use meshd::mesh::{Access, Backend, BackendState, Bind, ClientAddress, Mesh, Mode, Peer, Port, Scheduling, Service};
+use meshd::objects::{NetnsRef, Network, Opening, PortRange, Protocol, Scheduler, SchedulerFlags, Surroundings};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
@@ -14,17 +15,73 @@ pub const PORTS: std::ops::Range<u16> = 30000..30012;
 
 /// A mesh of one or two dozen objects, or the empty one.
 pub fn mesh() -> impl Strategy<Value = Mesh> {
-    (ports(), prop_oneof![1 => Just(false), 2 => Just(true)], any::<bool>()).prop_map(|(ports, v6, open_forward)| {
+    let v6 = prop_oneof![1 => Just(false), 2 => Just(true)];
+    (ports(), v6, any::<bool>(), peers()).prop_map(|(ports, v6, open_forward, peers)| {
         let mut mesh = if v6 { with_v6(node()) } else { node() };
+        mesh.peers = peers;
         mesh.gateway.open_forward = open_forward;
         mesh.services = services(ports);
         mesh
     })
 }
 
+/// Some of three, of which one is where it was not before.
+pub fn peers() -> impl Strategy<Value = Vec<Peer>> {
+    (subsequence(vec![2u8, 3, 4], 0..=3), any::<bool>()).prop_map(|(numbers, moved)| {
+        let peer = |number: u8| Peer {
+            name: format!("node-{number}"),
+            address: [192, 168, if moved && number == 2 { 51 } else { 50 }, number].into(),
+            ingress: Some([10, 255, 0, number + 100].into()),
+            ingress6: (number != 3).then(|| format!("fd00:255::10{number}").parse().unwrap()),
+        };
+        numbers.into_iter().map(peer).collect()
+    })
+}
+
+/// As the configuration has it: a client's address is kept only where all backends are attached, and no SCTP.
+fn allowed(port: Port) -> Port {
+    let attached = |backend: &Backend| {
+        backend.netns.is_some()
+            && ["10.255.", "fd00:255:"].iter().any(|net| backend.address.to_string().starts_with(net))
+    };
+    if port.published.protocol != Protocol::Sctp && port.backends.iter().all(attached) {
+        return port;
+    }
+    Port { client_address: ClientAddress::Snat, mode: Mode::Ingress, ..port }
+}
+
+/// Whom backends see, and where the port is published.
+pub fn way() -> impl Strategy<Value = (ClientAddress, Mode)> {
+    use ClientAddress::{Preserve, Snat};
+    select(vec![(Snat, Mode::Ingress), (Preserve, Mode::Ingress), (Preserve, Mode::Host)])
+}
+
+/// Most ports are for everyone, everywhere.
+pub fn access() -> impl Strategy<Value = Access> {
+    let binds = ["192.168.50.1", "2001:db8:50::1", "127.0.0.1"]
+        .map(|address| Bind::Address(address.parse().unwrap()))
+        .into_iter()
+        .chain(["uplink0", "eth7"].map(|name| Bind::Link(name.to_owned())));
+    let networks = ["198.51.100.0/24", "198.51.100.7/32", "203.0.113.0/24", "2001:db8:51::/48", "0.0.0.0/0"]
+        .map(|network| Network(network.parse().unwrap()));
+    let some = subsequence(networks.to_vec(), 0..=3);
+    let bind = subsequence(binds.collect::<Vec<_>>(), 0..=3);
+    let given = (bind, prop::option::of(some.clone()), some).prop_map(|(bind, allow, deny)| Access {
+        bind: bind.into_iter().collect(),
+        allow: allow.filter(|allow| !allow.is_empty()).map(|allow| allow.into_iter().collect()),
+        deny: deny.into_iter().collect(),
+    });
+    prop_oneof![3 => Just(Access::default()), 1 => given]
+}
+
 /// Three ports to a service.
 pub fn services(ports: Vec<Port>) -> Vec<Service> {
     let name = |number| format!("service-{number}");
+    let mut ports: Vec<Port> = ports.into_iter().map(allowed).collect();
+    let mut places: BTreeMap<IpAddr, Option<NetnsRef>> = BTreeMap::new();
+    for backend in ports.iter_mut().flat_map(|port| &mut port.backends) {
+        backend.netns = places.entry(backend.address).or_insert(backend.netns.clone()).clone();
+    }
     ports.chunks(3).enumerate().map(|(number, ports)| Service { name: name(number), ports: ports.to_vec() }).collect()
 }
 
@@ -77,12 +134,17 @@ pub fn port(published: PortRange) -> impl Strategy<Value = Port> {
     } else {
         Just(None).boxed()
     };
-    (target, scheduling(published.protocol), backends()).prop_map(move |(target, scheduling, backends)| Port {
-        published,
-        target,
-        scheduling,
-        backends,
-    })
+    (target, scheduling(published.protocol), way(), access(), backends()).prop_map(
+        move |(target, scheduling, (client_address, mode), access, backends)| Port {
+            published,
+            target,
+            scheduling,
+            client_address,
+            mode,
+            access,
+            backends,
+        },
+    )
 }
 
 pub fn scheduling(protocol: Protocol) -> impl Strategy<Value = Scheduling> {
@@ -137,6 +199,10 @@ fn pool() -> Vec<Backend> {
         // In the ingress subnets, attached by someone else or on another node.
         ("10.255.1.40", None),
         ("fd00:255::1:40", None),
+        // On other nodes: alone, and two of one namespace.
+        ("10.255.2.50", None),
+        ("10.255.2.51", name("there")),
+        ("fd00:255::2:51", name("there")),
         // Elsewhere; that one of them names a namespace changes nothing.
         ("192.0.2.10", None),
         ("192.0.2.11", name("elsewhere")),
@@ -147,6 +213,11 @@ fn pool() -> Vec<Backend> {
         address: address.parse::<IpAddr>().unwrap(),
         weight: 1,
         state: BackendState::Enabled,
+        // Of two peers; see `peers`.
+        node: address
+            .contains("2.5")
+            .then(|| "node-2".to_owned())
+            .or(address.contains(":2:5").then(|| "node-2".to_owned())),
         netns,
     })
     .collect()

@@ -5,17 +5,17 @@ use std::net::Ipv4Addr;
 
 use meshd::dataplane;
 use meshd::kernel::fake;
-use meshd::mesh::{Backend, Mesh, NetnsRef, Port, Scheduling};
+use meshd::mesh::{Access, Backend, ClientAddress, Mesh, Mode, NetnsRef, Peer, Port, Scheduling};
 use meshd::objects::{
-    Family, Link, LinkId, LinkKind, MapKind, Netns, Objects, PortRange, Protocol, Scheduler, SchedulerFlags,
-    Surroundings,
+    Family, Link, LinkId, LinkKind, Mac, MapKind, Netns, Objects, PortRange, Protocol, Returns, Scheduler,
+    SchedulerFlags, SetElement, SetKind, Surroundings,
 };
-use meshd::plan::{Step, diff};
+use meshd::plan::{SetEdit, Step, diff};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::build::{endpoint6, round_robin};
-use super::meshes::{self, backends, mesh, scheduling, services, surroundings};
+use super::build::{endpoint6, port, round_robin};
+use super::meshes::{self, access, backends, mesh, peers, scheduling, services, surroundings, way};
 
 /// What an operator does to a mesh in one edit. An index that points at nothing changes nothing.
 #[derive(Clone, Debug)]
@@ -39,6 +39,9 @@ enum Edit {
     Tunnel(u32),
     Mtu(Option<u32>),
     UdpTimeout(u32),
+    Peers(Vec<Peer>),
+    Way(Index, (ClientAddress, Mode)),
+    Access(Index, Access),
     OpenForward(bool),
 }
 
@@ -58,6 +61,9 @@ fn edit() -> impl Strategy<Value = Edit> {
         1 => Just(Edit::Rehouse),
         1 => Just(Edit::SwitchV6),
         1 => (3..6u8).prop_map(Edit::IngressAddress),
+        2 => peers().prop_map(Edit::Peers),
+        2 => (any::<Index>(), way()).prop_map(|(index, way)| Edit::Way(index, way)),
+        2 => (any::<Index>(), access()).prop_map(|(index, access)| Edit::Access(index, access)),
         1 => (77..79u8).prop_map(Edit::GatewaySubnet),
         1 => any::<bool>().prop_map(Edit::Bridge),
         1 => (4077..4079u32).prop_map(Edit::Tunnel),
@@ -110,6 +116,16 @@ fn edited(mut mesh: Mesh, edit: Edit) -> Mesh {
                 ports[place].scheduling = scheduling;
             }
         }
+        Edit::Way(index, way) => {
+            if let Some(place) = find(index, &ports) {
+                (ports[place].client_address, ports[place].mode) = way;
+            }
+        }
+        Edit::Access(index, access) => {
+            if let Some(place) = find(index, &ports) {
+                ports[place].access = access;
+            }
+        }
         Edit::Rehouse => {
             for backend in ports.iter_mut().flat_map(|port| &mut port.backends) {
                 backend.netns =
@@ -127,6 +143,7 @@ fn edited(mut mesh: Mesh, edit: Edit) -> Mesh {
         Edit::Bridge(other) => mesh.gateway.bridge = if other { "br-other" } else { "mesh_gwbridge" }.into(),
         Edit::Tunnel(vni) => mesh.ingress.vni = vni,
         Edit::Mtu(mtu) => mesh.ingress.mtu = mtu,
+        Edit::Peers(peers) => mesh.peers = peers,
         Edit::UdpTimeout(seconds) => mesh.timeouts.udp = seconds,
         Edit::OpenForward(open) => mesh.gateway.open_forward = open,
     }
@@ -135,7 +152,7 @@ fn edited(mut mesh: Mesh, edit: Edit) -> Mesh {
 }
 
 fn port_of(published: PortRange, scheduling: Scheduling, backends: Vec<Backend>) -> Port {
-    Port { published, target: published.is_single().then_some(9092), scheduling, backends }
+    Port { scheduling, ..port(published, published.is_single().then_some(9092), backends) }
 }
 
 fn merge(ports: &mut Vec<Port>, index: Index) {
@@ -208,7 +225,7 @@ pub fn damages() -> impl Strategy<Value = Vec<Damage>> {
     let damage = prop_oneof![
         1 => any::<Index>().prop_map(Damage::Crash),
         3 => any::<Index>().prop_map(Damage::Remove),
-        3 => (any::<Index>(), 0..=10u8).prop_map(|(index, how)| Damage::Alter(index, how)),
+        3 => (any::<Index>(), 0..=15u8).prop_map(|(index, how)| Damage::Alter(index, how)),
     ];
     prop::collection::vec(damage, 1..=4)
 }
@@ -245,11 +262,22 @@ fn removals(objects: &Objects) -> Vec<Step> {
     steps.extend(objects.addresses.iter().cloned().map(Step::DeleteAddress));
     steps.extend(objects.routes.iter().cloned().map(Step::DeleteRoute));
     steps.extend(objects.legs.keys().map(|mac| Step::DeleteLeg { mac: *mac }));
+    steps.extend(objects.forwarding.iter().map(|(mac, node)| Step::DeleteForwarding { mac: *mac, node: *node }));
+    steps.extend(objects.neighbours.keys().map(|ip| Step::DeleteNeighbour { ip: *ip }));
+    steps.extend(objects.returns.keys().map(|netns| Step::DeleteReturns { netns: netns.clone() }));
     steps.extend(objects.openings.iter().cloned().map(Step::CloseForward));
     for (netns, table) in &objects.tables {
         let netns = *netns;
         steps.push(Step::DeleteTable(netns));
         steps.extend(table.chains.keys().map(|name| Step::DeleteChain { netns, name: name.clone() }));
+        for (name, set) in &table.sets {
+            steps.push(Step::DeleteSet { netns, name: name.clone() });
+            let one = |element: &SetElement| {
+                let edit = SetEdit { name: name.clone(), remove: vec![element.clone()], add: Vec::new() };
+                Step::EditSets { netns, edits: vec![edit] }
+            };
+            steps.extend(set.elements.iter().map(one));
+        }
         for (name, map) in &table.maps {
             steps.push(Step::DeleteMap { netns, name: name.clone() });
             steps.extend(map.elements.iter().map(|(port, value)| Step::EditMap {
@@ -300,6 +328,20 @@ fn alter(objects: &mut Objects, index: Index, how: u8) {
             map.elements.clear();
             map.kind = if map.kind == MapKind::Mark { MapKind::Address(Family::V4) } else { MapKind::Mark };
         }),
+        12 => one(index, tables.flat_map(|table| table.sets.values_mut()), |set| {
+            if set.kind == SetKind::Addresses(Family::V4) {
+                set.elements.insert(SetElement::Address([203, 0, 113, 1].into()));
+            } else {
+                set.elements.pop_first();
+            }
+        }),
+        13 => one(index, tables.flat_map(|table| table.sets.values_mut()), |set| {
+            set.elements.clear();
+            set.kind = if set.kind == SetKind::Ports { SetKind::Links } else { SetKind::Ports };
+        }),
+        14 => one(index, objects.returns.values_mut(), |returns| *returns = Returns::default()),
+        10 => one(index, objects.forwarding.values_mut(), |node| *node = [203, 0, 113, 1].into()),
+        11 => one(index, objects.neighbours.values_mut(), |mac| *mac = Mac([2, 9, 9, 9, 9, 9])),
         _ => one(index, objects.links.clone().into_keys(), |id| replace(objects, &id)),
     }
 }

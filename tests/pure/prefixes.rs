@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use meshd::dataplane;
 use meshd::kernel::fake;
-use meshd::mesh::{Backend, BackendState, Mesh};
+use meshd::mesh::{Backend, BackendState, Mesh, Mode};
 use meshd::objects::{
     Family, LinkId, MapKind, MapValue, Mark, Netns, Objects, PortRange, Protocol, Surroundings, VirtualKey,
 };
@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use super::build::{backend, node, port, serving, tcp};
 use super::mutations::{Related, related};
 use super::tracer::{NODE, Origin, Story, Tracer, packet};
+use super::traffic::{Admission, admission};
 
 /// All states on the way, each with the steps that led to it.
 fn on_the_way(seen: &Objects, plan: &Plan, mut look: impl FnMut(&Objects, &[Step])) {
@@ -84,10 +85,18 @@ fn served(mesh: &Option<Mesh>) -> BTreeSet<(Protocol, u16, Family)> {
     let ports = mesh.iter().flat_map(|mesh| &mesh.services).flat_map(|service| &service.ports);
     let mut served = BTreeSet::new();
     for port in ports {
-        for backend in
-            port.backends.iter().filter(|backend| backend.weight > 0 && backend.state == BackendState::Enabled)
-        {
+        let open = |family: Family, origin| {
+            let node = NODE[usize::from(family == Family::V6)];
+            let asked = packet(origin, node, port.published.protocol, port.published.first);
+            admission(port, &asked) == Admission::Open
+        };
+        let here = |backend: &&Backend| port.mode == Mode::Ingress || backend.node.is_none();
+        let working = |backend: &&Backend| backend.weight > 0 && backend.state == BackendState::Enabled;
+        for backend in port.backends.iter().filter(here).filter(working) {
             let family = Family::of(&backend.address);
+            if ![Origin::Outside, Origin::Node].into_iter().all(|origin| open(family, origin)) {
+                continue;
+            }
             served.extend(
                 (port.published.first..=port.published.last).map(|number| (port.published.protocol, number, family)),
             );

@@ -8,8 +8,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use meshd::objects::{
-    Action, ChainKind, Family, Hook, Link, LinkId, LinkKind, MapValue, Mark, Match, Netns, Objects, Opening, Protocol,
-    VirtualKey,
+    Action, ChainKind, Family, Hook, Key, Link, LinkId, LinkKind, MapValue, Mark, Match, Netns, Objects, Opening,
+    PortRange, Protocol, SetElement, VirtualKey,
 };
 
 /// The node's own link and addresses, which are not ours.
@@ -42,6 +42,8 @@ pub struct Packet {
 pub enum Story {
     /// meshd has nothing to do with it.
     Untouched { source: IpAddr },
+    /// meshd keeps who sent it out.
+    Dropped,
     /// One of these answers.
     Reaches(Vec<Arrival>),
     /// It was led away from where it was going, and does not arrive.
@@ -60,6 +62,7 @@ impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Story::Untouched { source } => write!(f, "is left alone, with source {source}"),
+            Story::Dropped => write!(f, "is dropped"),
             Story::Lost(why) => write!(f, "is lost: {why}"),
             Story::Reaches(arrivals) => {
                 let arrivals = arrivals.iter().map(|arrival| format!("{} with source {}", arrival.at, arrival.source));
@@ -101,13 +104,18 @@ struct View<'a> {
     protocol: Protocol,
     port: u16,
     mark: Option<Mark>,
+    tracked: bool,
 }
 
 /// What a hook's rules come to.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Pass,
+    Drop,
+    Untracked,
     Mark(Mark),
+    /// The same, and connection tracking does not see it: no more is translated.
+    UntrackedMark(Mark),
     Destination(IpAddr),
     Source(IpAddr),
     Masquerade,
@@ -136,12 +144,14 @@ impl<'a> Tracer<'a> {
             protocol,
             port,
             mark: None,
+            tracked: true,
         };
         match self.rules(hook, &view) {
             Outcome::Destination(sandbox) => match self.publish(packet, View { destination: sandbox, ..view }) {
                 Ok(arrivals) => Story::Reaches(arrivals),
                 Err(why) => Story::Lost(why),
             },
+            Outcome::Drop => Story::Dropped,
             _ => Story::Untouched { source: self.leave(&view) },
         }
     }
@@ -151,7 +161,17 @@ impl<'a> Tracer<'a> {
         let answer = packet(Origin::Outside, "10.255.0.3", protocol, port);
         let Packet { source, destination, .. } = answer;
         let (netns, interface_in) = (Netns::Sandbox, Some("eth0"));
-        let view = View { netns, interface_in, interface_out: None, source, destination, protocol, port, mark: None };
+        let view = View {
+            netns,
+            interface_in,
+            interface_out: None,
+            source,
+            destination,
+            protocol,
+            port,
+            mark: None,
+            tracked: true,
+        };
         match self.rules(Hook::Prerouting, &view) {
             Outcome::Mark(mark) => Some(mark),
             _ => None,
@@ -187,8 +207,13 @@ impl<'a> Tracer<'a> {
     /// Through the sandbox: mark, IPVS, SNAT.
     fn balance(&self, mut view: View<'a>) -> Told<Vec<Arrival>> {
         let family = Family::of(&view.destination);
-        let Outcome::Mark(mark) = self.rules(Hook::Prerouting, &view) else {
-            return Err(format!("{} {} is closed in the sandbox", view.protocol, view.port));
+        let mark = match self.rules(Hook::Prerouting, &view) {
+            Outcome::Mark(mark) => mark,
+            Outcome::UntrackedMark(mark) => {
+                view.tracked = false;
+                mark
+            }
+            _ => return Err(format!("{} {} is closed in the sandbox", view.protocol, view.port)),
         };
         view.mark = Some(mark);
         self.forwards(Netns::Sandbox, family)?;
@@ -209,6 +234,7 @@ impl<'a> Tracer<'a> {
             self.way(view.destination).ok_or_else(|| format!("there is no route to {}", view.destination))?;
         view.interface_out = Some(&leg.name);
         match self.rules(Hook::Postrouting, &view) {
+            _ if !view.tracked => {}
             Outcome::Source(source) => view.source = source,
             Outcome::Masquerade => view.source = address,
             _ => {}
@@ -219,8 +245,14 @@ impl<'a> Tracer<'a> {
             return Ok(view.source);
         }
         self.forwards(Netns::Host, Family::of(&view.destination))?;
-        let back =
-            View { netns: Netns::Host, interface_in: Some(&bridge.name), interface_out: None, mark: None, ..view };
+        let back = View {
+            netns: Netns::Host,
+            interface_in: Some(&bridge.name),
+            interface_out: None,
+            mark: None,
+            tracked: true,
+            ..view
+        };
         match self.rules(Hook::Prerouting, &back) {
             Outcome::Pass => Ok(self.leave(&back)),
             _ => Err("it is led back into the sandbox".into()),
@@ -261,6 +293,13 @@ impl<'a> Tracer<'a> {
                         Some(MapValue::Address(_)) => panic!("map {map} has an address for a mark"),
                         None => {}
                     },
+                    Action::UntrackedMarkFrom { map } => match look_up(map) {
+                        Some(MapValue::Mark(mark)) => return Outcome::UntrackedMark(mark),
+                        Some(MapValue::Address(_)) => panic!("map {map} has an address for a mark"),
+                        None => {}
+                    },
+                    Action::Drop => return Outcome::Drop,
+                    Action::Untracked => return Outcome::Untracked,
                     Action::DnatFrom { map, family } if nat => match look_up(map) {
                         Some(MapValue::Address(to)) if Family::of(&to) == *family => return Outcome::Destination(to),
                         Some(value) => panic!("map {map} has {value} for {family}"),
@@ -285,8 +324,35 @@ impl<'a> Tracer<'a> {
             Match::SourceLocal => self.is_local(view.source),
             Match::DestinationIn(network) => network.contains(view.destination),
             Match::SourceIn(network) => network.contains(view.source),
+            Match::Vxlan { .. } => false,
+            Match::Among { key, set } => self.is_among(*key, set, view),
+            Match::NotAmong { key, set } => self.has(*key, view) && !self.is_among(*key, set, view),
             Match::Marked => view.mark.is_some(),
         }
+    }
+
+    /// Whether the packet is of the family that the key is of.
+    fn has(&self, key: Key, view: &View) -> bool {
+        match key {
+            Key::Source(family) | Key::SourceAndPort(family) | Key::DestinationAndPort(family) => {
+                Family::of(&view.destination) == family
+            }
+            Key::Port | Key::LinkAndPort => true,
+        }
+    }
+
+    fn is_among(&self, key: Key, set: &str, view: &View) -> bool {
+        let set = &self.objects.tables[&view.netns].sets[set];
+        assert_eq!(set.kind, key.set());
+        let ports = |ports: &PortRange| ports.contains(view.protocol, view.port);
+        let address = if matches!(key, Key::DestinationAndPort(_)) { view.destination } else { view.source };
+        self.has(key, view)
+            && set.elements.iter().any(|element| match element {
+                SetElement::Address(one) => *one == address,
+                SetElement::Ports(range) => ports(range),
+                SetElement::Network(network, range) => network.0.contains(address) && ports(range),
+                SetElement::Link(name, range) => view.interface_in == Some(name) && ports(range),
+            })
     }
 
     /// Whether it is one of the host's own addresses.

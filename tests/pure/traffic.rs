@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use meshd::dataplane;
-use meshd::mesh::{Backend, BackendState, Mesh, Port};
-use meshd::objects::{Family, Objects, Protocol, Surroundings};
+use meshd::mesh::{Backend, BackendState, Bind, ClientAddress, Mesh, Mode, Port};
+use meshd::objects::{Family, Network, Objects, Protocol, Surroundings};
 use proptest::prelude::*;
 
-use super::build::{attached, backend, node, port, serving, tcp, udp, with_v6};
+use super::build::{attached, backend, node, port, preserving, serving, tcp, udp, with_v6};
 use super::meshes::{PORTS, mesh, surroundings};
-use super::tracer::{Arrival, NODE, Origin, Story, Tracer, packet, trace};
+use super::tracer::{Arrival, NODE, Origin, Packet, Story, Tracer, UPLINK, packet, trace};
 
 fn lowered(mesh: &Mesh) -> Objects {
     dataplane::objects(mesh, &Surroundings::default())
@@ -85,6 +85,37 @@ fn a_range_keeps_the_port() {
 }
 
 #[test]
+fn where_its_address_is_preserved_the_backend_sees_the_client_itself() {
+    let backends = [attached("10.255.0.33", "kafka-1"), attached("fd00:255::33", "kafka-1")];
+    let ports = [tcp(80, 80), udp(80, 80)].map(|published| preserving(port(published, 8080, backends.clone())));
+    let mesh = serving(with_v6(node()), "web", ports);
+    for (origin, destination, source) in [
+        (Origin::Outside, NODE[0], "198.51.100.7"),
+        (Origin::Node, NODE[0], "192.168.50.1"),
+        // What is good on the node alone is not seen by others: the bridge's address stands for it.
+        (Origin::Node, "127.0.0.1", "169.254.77.1"),
+    ] {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let expected = format!("reaches 10.255.0.33:8080 with source {source}");
+            check(&mesh, origin, destination, protocol, 80, &expected);
+        }
+    }
+    let expected = "reaches [fd00:255::33]:8080 with source 2001:db8:51::7";
+    check(&mesh, Origin::Outside, NODE[1], Protocol::Tcp, 80, expected);
+}
+
+#[test]
+fn in_host_mode_only_what_is_on_the_node_answers() {
+    let there = Backend { node: Some("node-2".to_owned()), ..attached("10.255.0.34", "kafka-2") };
+    let host = |backends: &[Backend]| Port { mode: Mode::Host, ..preserving(port(tcp(80, 80), 8080, backends)) };
+    let mesh = serving(node(), "web", [host(&[attached("10.255.0.33", "kafka-1"), there.clone()])]);
+    let expected = "reaches 10.255.0.33:8080 with source 198.51.100.7";
+    check(&mesh, Origin::Outside, NODE[0], Protocol::Tcp, 80, expected);
+    let mesh = serving(node(), "web", [host(&[there])]);
+    check(&mesh, Origin::Outside, NODE[0], Protocol::Tcp, 80, "is left alone, with source 198.51.100.7");
+}
+
+#[test]
 fn what_is_not_published_is_left_alone() {
     let alone = "is left alone, with source 198.51.100.7";
     check(&example(), Origin::Outside, NODE[0], Protocol::Udp, 20229, alone);
@@ -130,8 +161,33 @@ fn an_answer_to_a_client_whose_port_is_published_gets_no_mark() {
     }
 }
 
+/// What a port's own rules make of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    Open,
+    /// The port is not published where the client asks.
+    Closed,
+    Dropped,
+}
+
+pub fn admission(port: &Port, packet: &Packet) -> Admission {
+    let Packet { origin, source, destination, .. } = *packet;
+    let among = |networks: &BTreeSet<Network>| networks.iter().any(|network| network.0.contains(source));
+    let access = &port.access;
+    let outside = origin == Origin::Outside;
+    if outside && (among(&access.deny) || access.allow.as_ref().is_some_and(|allow| !among(allow))) {
+        return Admission::Dropped;
+    }
+    let here = |bind: &Bind| match bind {
+        Bind::Address(address) => *address == destination,
+        Bind::Link(name) => outside && name == UPLINK,
+    };
+    if access.bind.is_empty() || access.bind.iter().any(here) { Admission::Open } else { Admission::Closed }
+}
+
 /// Who is to answer at a published port, and whom the backends are to see.
-fn expected(mesh: &Mesh, port: &Port, number: u16, family: Family) -> Vec<Arrival> {
+fn expected(mesh: &Mesh, port: &Port, number: u16, client: IpAddr) -> Vec<Arrival> {
+    let family = Family::of(&client);
     let ingress: Option<(ipnetwork::IpNetwork, IpAddr)> = match family {
         Family::V4 => mesh.ingress.v4.map(|v4| (v4.subnet.into(), v4.address.into())),
         Family::V6 => mesh.ingress.v6.map(|v6| (v6.subnet.into(), v6.address.into())),
@@ -139,10 +195,17 @@ fn expected(mesh: &Mesh, port: &Port, number: u16, family: Family) -> Vec<Arriva
     let node: IpAddr = NODE[usize::from(family == Family::V6)].parse().unwrap();
     let there = |backend: &&Backend| backend.state != BackendState::Disabled;
     let of_family = |backend: &&Backend| Family::of(&backend.address) == family;
-    let mut backends: Vec<_> = port.backends.iter().filter(there).filter(of_family).collect();
+    let here = |backend: &&Backend| port.mode == Mode::Ingress || backend.node.is_none();
+    let mut backends: Vec<_> = port.backends.iter().filter(there).filter(here).filter(of_family).collect();
     backends.sort_by_key(|backend| backend.address);
     let arrival = |address: IpAddr, weight| {
-        let source = ingress.filter(|(subnet, _)| subnet.contains(address)).map_or(node, |(_, source)| source);
+        let seen = match port.client_address {
+            ClientAddress::Preserve if client.is_loopback() => Some("169.254.77.1".parse().unwrap()),
+            ClientAddress::Preserve => Some(client),
+            ClientAddress::Snat => None,
+        };
+        let translated = ingress.filter(|(subnet, _)| subnet.contains(address)).map_or(node, |(_, source)| source);
+        let source = seen.unwrap_or(translated);
         Arrival { at: SocketAddr::new(address, port.target.unwrap_or(number)), source, weight }
     };
     let weight = |backend: &Backend| if backend.state == BackendState::Drain { 0 } else { backend.weight };
@@ -172,8 +235,11 @@ proptest! {
             let port = all.iter().find(|port| port.published.contains(protocol, number));
             for (origin, destination) in WAYS {
                 let packet = packet(origin, destination, protocol, number);
-                let backends = port.map(|port| expected(&mesh, port, number, Family::of(&packet.destination)));
+                let backends = port.map(|port| expected(&mesh, port, number, packet.source));
+                let admitted = port.map_or(Admission::Open, |port| admission(port, &packet));
                 let expected = match backends {
+                    _ if admitted == Admission::Dropped => Story::Dropped,
+                    _ if admitted == Admission::Closed => Story::Untouched { source: packet.source },
                     Some(backends) if !backends.is_empty() => Story::Reaches(backends),
                     // Unpublished, or no backend speaks that family.
                     _ => Story::Untouched { source: packet.source },

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use meshd::control::protocol::{Backend, Mask, Netns, Port, PortName, Published, Scheduling};
+use meshd::control::protocol::{Backend, Mask, Netns, Port, PortName, Published, Scheduling, Way};
 
 pub const STATES: [&str; 3] = ["enabled", "drain", "disabled"];
 const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
@@ -27,7 +27,7 @@ pub fn port(text: &str) -> Result<Port, String> {
         }
         None => Published::Port(number(published).ok_or_else(wrong)?),
     };
-    Ok(Port { published, target, protocol, scheduling: Scheduling::default(), backend: None })
+    Ok(Port { published, target, protocol, scheduling: Scheduling::default(), way: Way::default(), backend: None })
 }
 
 fn number(text: &str) -> Option<u16> {
@@ -44,21 +44,22 @@ pub fn port_name(text: &str) -> Result<PortName, String> {
     turned.parse().map_err(|_| "one such as tcp/20229 or udp/30000-30099 would do".to_owned())
 }
 
-/// `ADDRESS[,weight=N][,netns=NAME][,state=STATE]`
+/// `ADDRESS[,weight=N][,node=NAME][,netns=NAME][,state=STATE]`
 pub fn backend(text: &str) -> Result<Backend, String> {
     let mut words = text.split(',');
     let address: IpAddr = words.next().unwrap_or_default().parse().map_err(|_| {
         "it begins with an IPv4 or IPv6 address, such as in 10.255.0.33,weight=2,netns=kafka-1".to_owned()
     })?;
-    let mut backend = Backend { address: address.to_string(), weight: None, state: None, netns: None };
+    let mut backend = Backend { address: address.to_string(), weight: None, state: None, node: None, netns: None };
     for word in words {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         match key {
             "weight" => backend.weight = Some(weight(value)?),
             "netns" => backend.netns = Some(netns(value)?),
+            "node" if !value.is_empty() => backend.node = Some(value.to_owned()),
             "state" if STATES.contains(&value) => backend.state = Some(value.to_owned()),
             "state" => return Err(format!("\"{value}\" is no state; {} would do", STATES.join(", "))),
-            _ => return Err(format!("\"{key}\" is nothing that a backend has; weight, netns and state are")),
+            _ => return Err(format!("\"{key}\" is nothing that a backend has; weight, node, netns and state are")),
         }
     }
     Ok(backend)

@@ -1,7 +1,9 @@
 //! Links and what hangs on them.
 
+use std::net::IpAddr;
+
 use super::{Outcome, exists, require};
-use crate::objects::{Address, Leg, Link, LinkId, LinkKind, Mac, Netns, Objects, Route};
+use crate::objects::{Address, Leg, Link, LinkId, LinkKind, Mac, Netns, Objects, Route, TUNNEL};
 
 /// What the kernel gives a link that is told none, until a step says better.
 const RANDOM: Mac = Mac([0xee; 6]);
@@ -67,9 +69,29 @@ pub(super) fn delete(objects: &mut Objects, id: &LinkId) {
         // As observing shows a leg that is half broken.
         objects.legs.values_mut().for_each(|leg| leg.mtu = 0);
     }
+    if *id == LinkId::new(Netns::Overlay, TUNNEL) {
+        objects.forwarding.clear();
+        objects.neighbours.clear();
+    }
     if let LinkKind::Veth { peer } = link.kind {
         delete(objects, &peer);
     }
+}
+
+fn tunnel(objects: &Objects) -> Outcome {
+    named(objects, Netns::Overlay, TUNNEL)
+}
+
+pub(super) fn set_forwarding(objects: &mut Objects, mac: Mac, node: IpAddr) -> Outcome {
+    tunnel(objects)?;
+    objects.forwarding.insert(mac, node);
+    Ok(())
+}
+
+pub(super) fn set_neighbour(objects: &mut Objects, ip: IpAddr, mac: Mac) -> Outcome {
+    tunnel(objects)?;
+    objects.neighbours.insert(ip, mac);
+    Ok(())
 }
 
 pub(super) fn add_address(objects: &mut Objects, address: Address) -> Outcome {

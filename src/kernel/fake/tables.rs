@@ -1,8 +1,10 @@
 //! nftables.
 
 use super::{Outcome, Refusal, exists, require};
-use crate::objects::{Action, Chain, Family, Map, MapKind, MapValue, Netns, Objects, PortRange, Table};
-use crate::plan::Step;
+use std::collections::BTreeSet;
+
+use crate::objects::{Action, Chain, Family, Map, MapKind, MapValue, Match, Netns, Objects, PortRange, Set, Table};
+use crate::plan::{SetEdit, Step};
 
 pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
     match step.clone() {
@@ -25,10 +27,42 @@ pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
             require(!used, || format!("map {name} is in use"))?;
             table.maps.remove(&name);
         }
+        Step::AddSet { netns, name, kind } => {
+            let table = table(objects, netns)?;
+            let fits = table.sets.get(&name).is_none_or(|seen| seen.kind == kind);
+            require(fits, || format!("set {name} exists, of another type"))?;
+            table.sets.entry(name).or_insert(Set { kind, elements: BTreeSet::new() });
+        }
+        Step::DeleteSet { netns, name } => {
+            let table = table(objects, netns)?;
+            let used = table.chains.values().any(|chain| asks(chain).any(|set| *set == name));
+            require(!used, || format!("set {name} is in use"))?;
+            table.sets.remove(&name);
+        }
+        Step::EditSets { netns, edits } => {
+            // All of the changes or none.
+            let table = table(objects, netns)?;
+            let mut sets = table.sets.clone();
+            for SetEdit { name, remove, add } in edits {
+                let set = sets.get_mut(&name);
+                let set = set.ok_or_else(|| Refusal(format!("there is no set {name} in {netns}")))?;
+                let fits = add.iter().all(|element| element.fits(set.kind));
+                require(fits, || format!("set {name} is of another type"))?;
+                set.elements.retain(|element| !remove.contains(element));
+                for element in add {
+                    let rival = set.elements.iter().find(|other| **other != element && other.overlaps(&element));
+                    require(rival.is_none(), || format!("{element} overlaps {rival:?}"))?;
+                    set.elements.insert(element);
+                }
+            }
+            table.sets = sets;
+        }
         Step::SetChain { netns, name, chain } => {
             let table = table(objects, netns)?;
             let missing = looks_up(&chain).find(|map| !table.maps.contains_key(*map));
             require(missing.is_none(), || format!("chain {name} looks up a map that is not there: {missing:?}"))?;
+            let missing = asks(&chain).find(|set| !table.sets.contains_key(*set));
+            require(missing.is_none(), || format!("chain {name} asks a set that is not there: {missing:?}"))?;
             let fits = table.chains.get(&name).is_none_or(|seen| seen.same_hook(&chain));
             require(fits, || format!("chain {name} exists, with another hook"))?;
             table.chains.insert(name, chain);
@@ -51,9 +85,16 @@ fn table(objects: &mut Objects, netns: Netns) -> Result<&mut Table, Refusal> {
     objects.tables.get_mut(&netns).ok_or_else(|| Refusal(format!("there is no table in {netns}")))
 }
 
+fn asks(chain: &Chain) -> impl Iterator<Item = &String> {
+    chain.rules.iter().flat_map(|rule| &rule.matches).filter_map(|matched| match matched {
+        Match::Among { set, .. } | Match::NotAmong { set, .. } => Some(set),
+        _ => None,
+    })
+}
+
 fn looks_up(chain: &Chain) -> impl Iterator<Item = &String> {
     chain.rules.iter().filter_map(|rule| match &rule.action {
-        Action::MarkFrom { map } | Action::DnatFrom { map, .. } => Some(map),
+        Action::MarkFrom { map } | Action::UntrackedMarkFrom { map } | Action::DnatFrom { map, .. } => Some(map),
         _ => None,
     })
 }

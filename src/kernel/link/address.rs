@@ -8,7 +8,8 @@ use netlink_packet_core::Parseable;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+    RouteType,
 };
 use nix::errno::Errno;
 
@@ -140,8 +141,9 @@ pub(super) fn routes(socket: &mut Socket) -> Result<Vec<Way>> {
     socket.dump(&question, |kind, body| if kind == RTM_NEWROUTE { read_route(body) } else { None })
 }
 
-/// The index of the link by which packets to that address leave; `None` where no route leads there.
-pub(super) fn way_to(socket: &mut Socket, address: IpAddr) -> Result<Option<u32>> {
+/// The index of the link by which packets to that address leave, and the size that the path is known to carry, if it is
+/// less than the link does; `None` where no route leads there.
+pub(super) fn way_to(socket: &mut Socket, address: IpAddr) -> Result<Option<(u32, Option<u32>)>> {
     let mut question = RouteMessage::default();
     question.header.address_family = family(&address);
     question.header.destination_prefix_length = IpNetwork::from(address).prefix();
@@ -152,10 +154,19 @@ pub(super) fn way_to(socket: &mut Socket, address: IpAddr) -> Result<Option<u32>
         Err(error) => return Err(error),
     };
     let answer = RouteMessage::parse(&reply.body[..]).map_err(|_| Error::Malformed("a route"))?;
-    Ok(answer.attributes.iter().find_map(|attribute| match attribute {
+    let index = answer.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,
-    }))
+    });
+    let metrics = answer.attributes.iter().filter_map(|attribute| match attribute {
+        RouteAttribute::Metrics(metrics) => Some(metrics),
+        _ => None,
+    });
+    let mtu = metrics.flatten().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    });
+    Ok(index.map(|index| (index, mtu)))
 }
 
 fn route(index: u32, destination: IpNetwork, gateway: IpAddr) -> RouteMessage {

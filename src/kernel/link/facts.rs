@@ -41,6 +41,17 @@ impl Links {
         Ok(all.into_iter().map(|held| held.ip).collect())
     }
 
+    /// Bytes that the path to that address carries, as far as the host knows; `None` where no route leads there.
+    pub fn path_mtu(&mut self, address: IpAddr) -> Result<Option<u32>> {
+        let verb = "tell the path MTU towards";
+        let socket = self.socket(Netns::Host)?;
+        let Some((index, known)) = address::way_to(socket, address).map_err(because(verb, address))? else {
+            return Ok(None);
+        };
+        let link = message::find_index(socket, index).map_err(because(verb, address))?;
+        Ok(link.map(|link| known.map_or(link.mtu, |known| known.min(link.mtu))))
+    }
+
     /// The MTU of the host's link that holds that address, or else leads to it; `None` if none does.
     pub fn underlay_mtu(&mut self, address: IpAddr) -> Result<Option<u32>> {
         let verb = "tell the MTU towards";
@@ -49,7 +60,7 @@ impl Links {
             address::all(socket).map_err(because(verb, address))?.into_iter().find(|held| held.ip.ip() == address);
         let index = match held {
             Some(held) => Some(held.index),
-            None => address::way_to(socket, address).map_err(because(verb, address))?,
+            None => address::way_to(socket, address).map_err(because(verb, address))?.map(|(index, _)| index),
         };
         let Some(index) = index else { return Ok(None) };
         Ok(message::find_index(socket, index).map_err(because(verb, address))?.map(|found| found.mtu))

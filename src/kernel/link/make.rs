@@ -31,9 +31,11 @@ pub(super) fn veth(near: Vec<LinkAttribute>, mut far: Vec<LinkAttribute>, netns:
     create(near, InfoKind::Veth, InfoData::Veth(InfoVeth::Peer(message(0, far))))
 }
 
-/// A tunnel without a remote end and without learning: it sends where its forwarding entries say.
+/// A tunnel without a remote end and without learning: it sends where its forwarding entries say, and answers for those
+/// whom its neighbour entries know.
 pub(super) fn vxlan(id: &LinkId, link: &Link, (vni, port, local): (u32, u16, Option<IpAddr>), netns: RawFd) -> Request {
-    let mut settings = vec![InfoVxlan::Id(vni), InfoVxlan::Port(port), InfoVxlan::Learning(false)];
+    let mut settings =
+        vec![InfoVxlan::Id(vni), InfoVxlan::Port(port), InfoVxlan::Learning(false), InfoVxlan::Proxy(true)];
     settings.extend(local.map(|local| match local {
         IpAddr::V4(v4) => InfoVxlan::Local(v4),
         IpAddr::V6(v6) => InfoVxlan::Local6(v6),

@@ -1,12 +1,13 @@
 //! What is there: our links, addresses, routes and legs in all namespaces.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use netlink_packet_route::route::RouteProtocol;
 
 use super::message::Found;
-use super::{Links, PREFIX, Result, address, because, leg, message};
-use crate::objects::{Address, Leg, Link, LinkId, LinkKind, Mac, Netns, NetnsRef, Route};
+use super::{Links, PREFIX, Result, address, because, leg, message, remote};
+use crate::objects::{Address, Leg, Link, LinkId, LinkKind, Mac, Netns, NetnsRef, Route, TUNNEL};
 
 /// A kind that equals none that is wanted: such a link is to be made anew.
 pub(super) const STRANGE: LinkKind = LinkKind::Vxlan { vni: 0, port: 0, local: None };
@@ -22,6 +23,8 @@ pub struct Seen {
     pub addresses: BTreeSet<Address>,
     pub routes: BTreeSet<Route>,
     pub legs: BTreeMap<Mac, Leg>,
+    pub forwarding: BTreeMap<Mac, IpAddr>,
+    pub neighbours: BTreeMap<IpAddr, Mac>,
 }
 
 impl Links {
@@ -50,6 +53,13 @@ impl Links {
             }
             if netns == Netns::Overlay {
                 seen.legs = self.observe_legs(&all, backends)?;
+                let tunnel = all.iter().find(|found| found.name == TUNNEL).map(|found| found.index);
+                if let Some(index) = tunnel {
+                    let because = |error| because("list what is known of other nodes by", TUNNEL)(error);
+                    let socket = self.socket(netns)?;
+                    seen.forwarding = remote::forwarding(socket, index).map_err(because)?;
+                    seen.neighbours = remote::neighbours(socket, index).map_err(because)?;
+                }
             }
         }
         Ok(seen)

@@ -3,13 +3,17 @@
 //! Only what our rules are made of; all else reads as [`Expr::Other`]. Numbers in these attributes are in
 //! network byte order, contents of registers as the packet or the kernel has them.
 
-use crate::kernel::attribute::{Writer, attributes, be32_of, find, string_of};
+use crate::kernel::attribute::{Writer, attributes, be32_of, be64_of, find, string_of};
 
 pub const REG_VERDICT: u32 = 0;
 /// The first register of 16 bytes.
 pub const REG_1: u32 = 1;
 /// The second 4 bytes of that register: where the second part of a concatenated key goes.
 pub const REG32_01: u32 = 9;
+pub const REG32_02: u32 = 10;
+/// The second register of 16 bytes, and the second 4 bytes of that: behind an IPv6 address, or the name of a link.
+pub const REG_2: u32 = 2;
+pub const REG32_05: u32 = 13;
 
 pub const META_MARK: u32 = 3;
 pub const META_IIFNAME: u32 = 6;
@@ -17,6 +21,12 @@ pub const META_OIFNAME: u32 = 7;
 pub const META_NFPROTO: u32 = 15;
 pub const META_L4PROTO: u32 = 16;
 
+pub const META_IIFTYPE: u32 = 8;
+
+pub const CT_DIRECTION: u32 = 1;
+pub const CT_MARK: u32 = 3;
+
+pub const LINK_HEADER: u32 = 0;
 pub const NETWORK_HEADER: u32 = 1;
 pub const TRANSPORT_HEADER: u32 = 2;
 
@@ -42,6 +52,14 @@ pub enum Expr {
         to: u32,
     },
     SetMark {
+        from: u32,
+    },
+    /// Of the connection: its mark, the packet's direction in it.
+    Connection {
+        key: u32,
+        to: u32,
+    },
+    SetConnectionMark {
         from: u32,
     },
     Payload {
@@ -76,6 +94,15 @@ pub enum Expr {
         address: u32,
     },
     Masquerade,
+    Notrack,
+    /// Packets and bytes that came by; how many is not part of the rule.
+    Counter,
+    /// Whether a register is in a set; `inverted`: is not.
+    Member {
+        set: String,
+        from: u32,
+        inverted: bool,
+    },
     Load {
         to: u32,
         value: Vec<u8>,
@@ -97,13 +124,16 @@ impl Expr {
     fn name(&self) -> &str {
         match self {
             Expr::Meta { .. } | Expr::SetMark { .. } => "meta",
+            Expr::Connection { .. } | Expr::SetConnectionMark { .. } => "ct",
             Expr::Payload { .. } => "payload",
             Expr::Mask { .. } => "bitwise",
             Expr::Compare { .. } => "cmp",
             Expr::AddressType { .. } => "fib",
-            Expr::Lookup { .. } => "lookup",
+            Expr::Lookup { .. } | Expr::Member { .. } => "lookup",
             Expr::Nat { .. } => "nat",
             Expr::Masquerade => "masq",
+            Expr::Notrack => "notrack",
+            Expr::Counter => "counter",
             Expr::Load { .. } | Expr::Verdict(_) => "immediate",
             Expr::Other(name) => name,
         }
@@ -119,6 +149,14 @@ impl Expr {
             Expr::SetMark { from } => {
                 data.be32(2, META_MARK);
                 data.be32(3, *from);
+            }
+            Expr::Connection { key, to } => {
+                data.be32(2, *key);
+                data.be32(1, *to);
+            }
+            Expr::SetConnectionMark { from } => {
+                data.be32(2, CT_MARK);
+                data.be32(4, *from);
             }
             Expr::Payload { base, offset, length, to } => {
                 data.be32(1, *to);
@@ -148,6 +186,11 @@ impl Expr {
                 data.be32(2, *from);
                 data.be32(3, *to);
             }
+            Expr::Member { set, from, inverted } => {
+                data.string(1, set);
+                data.be32(2, *from);
+                data.be32(5, u32::from(*inverted));
+            }
             Expr::Nat { source, family, address } => {
                 data.be32(1, u32::from(!source));
                 data.be32(2, *family);
@@ -161,13 +204,22 @@ impl Expr {
                 data.be32(1, REG_VERDICT);
                 data.nested(2, |inner| inner.nested(DATA_VERDICT, |verdict| verdict.be32(VERDICT_CODE, *code as u32)));
             }
-            Expr::Masquerade | Expr::Other(_) => {}
+            Expr::Masquerade | Expr::Notrack | Expr::Counter | Expr::Other(_) => {}
         }
     }
 
     /// The expressions of a rule's list.
     pub fn read_list(list: &[u8]) -> Vec<Expr> {
         attributes(list).map(|(_, element)| Expr::read(element)).collect()
+    }
+
+    /// Packets that a rule's counters have.
+    pub fn packets(list: &[u8]) -> u64 {
+        const PACKETS: u16 = 2;
+        let counter =
+            |element| find(element, EXPR_NAME).and_then(string_of).filter(|name| name == "counter").and(Some(element));
+        let packets = |element| find(find(element, EXPR_DATA)?, PACKETS).and_then(be64_of);
+        attributes(list).filter_map(|(_, element)| packets(counter(element)?)).sum()
     }
 
     fn read(element: &[u8]) -> Expr {
@@ -183,6 +235,11 @@ impl Expr {
             "meta" => match (number(2)?, number(1), number(3)) {
                 (key, Some(to), None) => Some(Expr::Meta { key, to }),
                 (META_MARK, None, Some(from)) => Some(Expr::SetMark { from }),
+                _ => None,
+            },
+            "ct" => match (number(2)?, number(1), number(4)) {
+                (key, Some(to), None) => Some(Expr::Connection { key, to }),
+                (CT_MARK, None, Some(from)) => Some(Expr::SetConnectionMark { from }),
                 _ => None,
             },
             "payload" => {
@@ -212,7 +269,11 @@ impl Expr {
             }
             "lookup" => {
                 let map = find(data, 1).and_then(string_of)?;
-                (number(5).unwrap_or(0) == 0).then_some(Expr::Lookup { map, from: number(2)?, to: number(3)? })
+                match (number(3), number(5).unwrap_or(0)) {
+                    (Some(to), 0) => Some(Expr::Lookup { map, from: number(2)?, to }),
+                    (None, flags @ 0..=1) => Some(Expr::Member { set: map, from: number(2)?, inverted: flags == 1 }),
+                    _ => None,
+                }
             }
             "nat" => {
                 let source = match number(1)? {
@@ -228,6 +289,8 @@ impl Expr {
                     && matches!(number(7).unwrap_or(0), 0 | 1);
                 plain.then_some(Expr::Nat { source, family: number(2)?, address })
             }
+            "notrack" => Some(Expr::Notrack),
+            "counter" => Some(Expr::Counter),
             "masq" => attributes(data).next().is_none().then_some(Expr::Masquerade),
             "immediate" => {
                 let content = find(data, 2)?;

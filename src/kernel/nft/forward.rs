@@ -143,10 +143,9 @@ fn comment() -> Vec<u8> {
 
 /// A rule without a condition that lets nothing past it.
 fn ends_in_drop(rule: &FoundRule) -> bool {
-    let mut bare = rule
-        .expressions
-        .iter()
-        .filter(|expression| !matches!(expression, Expr::Other(name) if name == "counter" || name == "log"));
+    let mut bare = rule.expressions.iter().filter(|expression| {
+        **expression != Expr::Counter && !matches!(expression, Expr::Other(name) if name == "log")
+    });
     match (bare.next(), bare.next()) {
         (Some(Expr::Verdict(VERDICT_DROP)), None) => true,
         (Some(Expr::Other(name)), None) => name == "reject",

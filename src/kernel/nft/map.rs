@@ -47,7 +47,7 @@ pub const ELEMENTS_PER_MESSAGE: usize = 1000;
 
 /// Tells nft(8) how to print: without it marks come out byte-swapped. Entries are type, length, value;
 /// 0 is the key's byte order, 1 the data's; 1 is the host's, 2 the network's.
-fn byte_orders(kind: MapKind) -> Vec<u8> {
+pub(super) fn byte_orders(kind: MapKind) -> Vec<u8> {
     let data: u32 = match kind {
         MapKind::Mark => 1,
         MapKind::Address(_) => 2,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::kernel::attribute::{be32_of, find, string_of};
 use crate::kernel::socket::{Error, Socket};
-use crate::objects::{Chain, ChainKind, Rule, TABLE, Table};
+use crate::objects::{Chain, ChainKind, Rule, Set, TABLE, Table};
 
 const GETTABLE: u16 = 1;
 /// The table is there and does nothing (nft(8), `flags dormant`).
@@ -33,6 +33,9 @@ pub fn table(socket: &mut Socket) -> Result<Option<Table>, Error> {
     for (name, map) in maps(socket)? {
         table.maps.insert(name, map);
     }
+    for (name, set) in sets(socket)? {
+        table.sets.insert(name, set);
+    }
     for (name, chain) in chains(socket)? {
         table.chains.insert(name, chain);
     }
@@ -42,6 +45,24 @@ pub fn table(socket: &mut Socket) -> Result<Option<Table>, Error> {
         }
     }
     Ok(Some(table))
+}
+
+/// Packets that the rules of one of our chains counted.
+pub fn counted(socket: &mut Socket, chain: &str) -> Result<u64, Error> {
+    let mut list = header(INET);
+    list.string(RULE_TABLE, TABLE);
+    list.string(RULE_CHAIN, chain);
+    let counts = socket.dump(&request(GETRULE, 0, list), |_, message| {
+        let attributes = body(message);
+        let of = |kind| find(attributes, kind).and_then(string_of);
+        let ours = of(RULE_TABLE)? == TABLE && of(RULE_CHAIN)? == chain;
+        ours.then(|| Expr::packets(find(attributes, RULE_EXPRESSIONS).unwrap_or_default()))
+    });
+    match counts {
+        Ok(counts) => Ok(counts.into_iter().sum()),
+        Err(error) if error.is(Errno::ENOENT) => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 /// The attributes of a message that follow its header.
@@ -65,6 +86,20 @@ fn maps(socket: &mut Socket) -> Result<Vec<(String, crate::objects::Map)>, Error
         maps.push((name, map));
     }
     Ok(maps)
+}
+
+fn sets(socket: &mut Socket) -> Result<Vec<(String, Set)>, Error> {
+    let mut list = header(INET);
+    list.string(SET_TABLE, TABLE);
+    let mut found = socket.dump(&request(GETSET, 0, list), |_, message| super::set::read(body(message)))?;
+    for (name, set) in &mut found {
+        let mut of = header(INET);
+        map::write_elements_of(&mut of, name);
+        let elements = socket
+            .dump(&request(GETSETELEM, 0, of), |_, message| Some(super::set::read_elements(body(message), set.kind)))?;
+        set.elements = elements.into_iter().flatten().collect();
+    }
+    Ok(found)
 }
 
 fn chains(socket: &mut Socket) -> Result<Vec<(String, Chain)>, Error> {

@@ -6,15 +6,21 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::expr::{
-    Expr, META_IIFNAME, META_L4PROTO, META_MARK, META_NFPROTO, META_OIFNAME, NETWORK_HEADER, REG_1, REG32_01,
-    TRANSPORT_HEADER, VERDICT_ACCEPT, VERDICT_RETURN,
+    Expr, META_IIFNAME, META_L4PROTO, META_MARK, META_NFPROTO, META_OIFNAME, NETWORK_HEADER, REG_1, REG_2, REG32_01,
+    REG32_02, REG32_05, TRANSPORT_HEADER, VERDICT_ACCEPT, VERDICT_DROP, VERDICT_RETURN,
 };
-use crate::objects::{Action, Family, Match, Rule};
+use crate::objects::{Action, Family, Key, Match, Rule};
 
 /// The kernel's RTN_LOCAL.
 const LOCAL: u32 = 2;
 /// Bytes; IFNAMSIZ.
 const NAME_LENGTH: usize = 16;
+
+/// Expressions of the longest key, and its look-up.
+const MOST_PARTS: usize = 6;
+const UDP: u8 = 17;
+/// Behind the UDP header and the first word of the VXLAN header (RFC 7348).
+const VNI_OFFSET: u32 = 12;
 
 pub fn family_number(family: Family) -> u32 {
     match family {
@@ -50,7 +56,7 @@ fn compare(equal: bool, value: impl Into<Vec<u8>>) -> Expr {
     Expr::Compare { register: REG_1, equal, value: value.into() }
 }
 
-fn interface(name: &str) -> Vec<u8> {
+pub fn interface(name: &str) -> Vec<u8> {
     let mut bytes = name.as_bytes().to_vec();
     bytes.resize(NAME_LENGTH, 0);
     bytes
@@ -68,8 +74,64 @@ fn compile_match(matched: &Match) -> Vec<Expr> {
         Match::SourceLocal => vec![Expr::AddressType { source: true, to: REG_1 }, compare(true, LOCAL.to_ne_bytes())],
         Match::DestinationIn(network) => compile_address(network, false),
         Match::SourceIn(network) => compile_address(network, true),
+        Match::Among { key, set } => compile_among(*key, set, false),
+        Match::NotAmong { key, set } => compile_among(*key, set, true),
+        Match::Vxlan { port, vni } => vec![
+            load(META_L4PROTO),
+            compare(true, [UDP]),
+            Expr::Payload { base: TRANSPORT_HEADER, offset: 2, length: 2, to: REG_1 },
+            compare(true, port.to_be_bytes()),
+            Expr::Payload { base: TRANSPORT_HEADER, offset: VNI_OFFSET, length: 3, to: REG_1 },
+            compare(true, vni.to_be_bytes().get(1..).unwrap_or_default()),
+        ],
         Match::Marked => vec![load(META_MARK), compare(false, 0u32.to_ne_bytes())],
     }
+}
+
+/// The key's parts, one behind the other in the registers, and whether they are in the set.
+fn compile_among(key: Key, set: &str, inverted: bool) -> Vec<Expr> {
+    let port = |protocol: u32, port: u32| {
+        [
+            Expr::Meta { key: META_L4PROTO, to: protocol },
+            Expr::Payload { base: TRANSPORT_HEADER, offset: 2, length: 2, to: port },
+        ]
+    };
+    let address = |family: Family, source: bool| {
+        let (offset, length) = address_field(family, source);
+        let mut out = compile_match(&Match::Family(family));
+        out.push(Expr::Payload { base: NETWORK_HEADER, offset, length, to: REG_1 });
+        out
+    };
+    let mut out = match key {
+        Key::Source(family) => address(family, true),
+        Key::Port => port(REG_1, REG32_01).to_vec(),
+        Key::SourceAndPort(family) | Key::DestinationAndPort(family) => {
+            let mut out = address(family, matches!(key, Key::SourceAndPort(_)));
+            out.extend(if family == Family::V4 { port(REG32_01, REG32_02) } else { port(REG_2, REG32_05) });
+            out
+        }
+        Key::LinkAndPort => {
+            let mut out = vec![load(META_IIFNAME)];
+            out.extend(port(REG_2, REG32_05));
+            out
+        }
+    };
+    out.push(Expr::Member { set: set.to_owned(), from: REG_1, inverted });
+    out
+}
+
+/// A look-up in a set, known by being what we would compile it to.
+fn raise_among(expressions: &[Expr]) -> Option<Match> {
+    let (set, inverted) = expressions.iter().take(MOST_PARTS).find_map(|expression| match expression {
+        Expr::Member { set, inverted, .. } => Some((set, *inverted)),
+        _ => None,
+    })?;
+    let per_family = |key: fn(Family) -> Key| Family::ALL.map(key);
+    let keys = [Key::Port, Key::LinkAndPort].into_iter();
+    let keys = keys.chain([Key::Source, Key::SourceAndPort, Key::DestinationAndPort].into_iter().flat_map(per_family));
+    let key = keys.into_iter().find(|key| expressions.starts_with(&compile_among(*key, set, inverted)))?;
+    let set = set.clone();
+    Some(if inverted { Match::NotAmong { key, set } } else { Match::Among { key, set } })
 }
 
 /// Place and length of an address in its IP header.
@@ -94,7 +156,7 @@ fn compile_address(network: &IpNetwork, source: bool) -> Vec<Expr> {
     out
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+pub fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
@@ -120,10 +182,17 @@ fn look_up(map: &str) -> [Expr; 3] {
 fn compile_action(action: &Action) -> Vec<Expr> {
     match action {
         Action::Accept => vec![Expr::Verdict(VERDICT_ACCEPT)],
+        Action::Drop => vec![Expr::Counter, Expr::Verdict(VERDICT_DROP)],
         Action::Return => vec![Expr::Verdict(VERDICT_RETURN)],
         Action::MarkFrom { map } => {
             let mut out = look_up(map).to_vec();
             out.extend([Expr::SetMark { from: REG_1 }, Expr::Verdict(VERDICT_ACCEPT)]);
+            out
+        }
+        Action::Untracked => vec![Expr::Notrack, Expr::Verdict(VERDICT_ACCEPT)],
+        Action::UntrackedMarkFrom { map } => {
+            let mut out = look_up(map).to_vec();
+            out.extend([Expr::SetMark { from: REG_1 }, Expr::Notrack, Expr::Verdict(VERDICT_ACCEPT)]);
             out
         }
         Action::DnatFrom { map, family } => {
@@ -142,8 +211,25 @@ fn compile_action(action: &Action) -> Vec<Expr> {
 
 /// The match at the beginning of `expressions`, and how many of them it takes.
 fn raise_match(expressions: &[Expr]) -> Option<(Match, usize)> {
+    // First: its parts look like other matches.
+    if let Some(found) = raise_among(expressions) {
+        let length = compile_match(&found).len();
+        return Some((found, length));
+    }
     let candidate = match expressions {
         // Before a plain family match: an address match begins with one.
+        [
+            Expr::Meta { key: META_L4PROTO, .. },
+            Expr::Compare { .. },
+            Expr::Payload { .. },
+            Expr::Compare { value: port, .. },
+            Expr::Payload { offset: VNI_OFFSET, .. },
+            Expr::Compare { value: vni, .. },
+            ..,
+        ] => Match::Vxlan {
+            port: u16::from_be_bytes(port.as_slice().try_into().ok()?),
+            vni: vni.iter().fold(0, |vni, byte| vni << 8 | u32::from(*byte)),
+        },
         [
             Expr::Meta { key: META_NFPROTO, .. },
             Expr::Compare { .. },
@@ -185,7 +271,7 @@ fn raise_address(offset: u32, rest: &[Expr]) -> Option<Match> {
     Some(if source { Match::SourceIn(network) } else { Match::DestinationIn(network) })
 }
 
-fn interface_name(value: &[u8]) -> Option<String> {
+pub fn interface_name(value: &[u8]) -> Option<String> {
     let end = value.iter().position(|byte| *byte == 0)?;
     Some(std::str::from_utf8(&value[..end]).ok()?.to_owned())
 }
@@ -197,6 +283,11 @@ fn raise_action(expressions: &[Expr]) -> Option<Action> {
         [Expr::Masquerade] => Action::Masquerade,
         [Expr::Load { value, .. }, Expr::Nat { source: true, .. }] => Action::Snat(address(value)?),
         [_, _, Expr::Lookup { map, .. }, Expr::SetMark { .. }, _] => Action::MarkFrom { map: map.clone() },
+        [_, _, Expr::Lookup { map, .. }, Expr::SetMark { .. }, Expr::Notrack, _] => {
+            Action::UntrackedMarkFrom { map: map.clone() }
+        }
+        [Expr::Notrack, _] => Action::Untracked,
+        [Expr::Counter, _] => Action::Drop,
         [_, _, Expr::Lookup { map, .. }, Expr::Nat { family, .. }] => {
             let family = Family::ALL.into_iter().find(|known| family_number(*known) == *family)?;
             Action::DnatFrom { map: map.clone(), family }
@@ -238,6 +329,16 @@ mod tests {
         prop::sample::select(Family::ALL.to_vec())
     }
 
+    fn key() -> impl Strategy<Value = Key> {
+        prop_oneof![
+            Just(Key::Port),
+            Just(Key::LinkAndPort),
+            family().prop_map(Key::Source),
+            family().prop_map(Key::SourceAndPort),
+            family().prop_map(Key::DestinationAndPort),
+        ]
+    }
+
     fn matched() -> impl Strategy<Value = Match> {
         prop_oneof![
             family().prop_map(Match::Family),
@@ -249,6 +350,9 @@ mod tests {
             network().prop_map(Match::DestinationIn),
             network().prop_map(Match::SourceIn),
             Just(Match::Marked),
+            ("[a-z0-9]{1,15}", key()).prop_map(|(set, key)| Match::Among { key, set }),
+            ("[a-z0-9]{1,15}", key()).prop_map(|(set, key)| Match::NotAmong { key, set }),
+            (any::<u16>(), 0u32..1 << 24).prop_map(|(port, vni)| Match::Vxlan { port, vni }),
         ]
     }
 
@@ -256,7 +360,10 @@ mod tests {
         prop_oneof![
             Just(Action::Accept),
             Just(Action::Return),
+            Just(Action::Drop),
             "[a-z0-9]{1,15}".prop_map(|map| Action::MarkFrom { map }),
+            Just(Action::Untracked),
+            "[a-z0-9]{1,15}".prop_map(|map| Action::UntrackedMarkFrom { map }),
             ("[a-z0-9]{1,15}", family()).prop_map(|(map, family)| Action::DnatFrom { map, family }),
             any::<IpAddr>().prop_map(Action::Snat),
             Just(Action::Masquerade),
@@ -283,7 +390,7 @@ mod tests {
     #[test]
     fn what_others_write_is_not_ours() {
         let others = [
-            vec![Expr::Other("counter".into()), Expr::Verdict(VERDICT_ACCEPT)],
+            vec![Expr::Counter, Expr::Verdict(VERDICT_ACCEPT)],
             vec![
                 Expr::Meta { key: META_IIFNAME, to: REG_1 },
                 compare(false, interface("eth0")),

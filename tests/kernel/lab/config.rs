@@ -10,12 +10,18 @@ pub struct Config {
     prefix: String,
     /// By section and key, the values as TOML.
     settings: BTreeMap<(String, String), String>,
+    peers: String,
     services: String,
 }
 
 impl Config {
     pub(super) fn new(prefix: &str, sandbox: &str, directory: &Path) -> Config {
-        let config = Config { prefix: prefix.to_owned(), settings: BTreeMap::new(), services: String::new() };
+        let config = Config {
+            prefix: prefix.to_owned(),
+            settings: BTreeMap::new(),
+            peers: String::new(),
+            services: String::new(),
+        };
         config
             .set("node", "name", "'node-1'")
             .set("node", "address", "'192.168.50.1'")
@@ -41,6 +47,21 @@ impl Config {
         self
     }
 
+    /// The same with another text wherever that one stands.
+    pub fn replacing(mut self, from: &str, to: &str) -> Config {
+        self.settings
+            .values_mut()
+            .chain([&mut self.peers, &mut self.services])
+            .for_each(|text| *text = text.replace(from, to));
+        self
+    }
+
+    /// Adds a peer: the text below its `[[peer]]`.
+    pub fn peer(mut self, text: &str) -> Config {
+        self.peers += &format!("\n[[peer]]\n{text}\n");
+        self
+    }
+
     /// Adds a service: the text below its `[[service]]`.
     pub fn service(mut self, text: &str) -> Config {
         let text = text.replace("netns = \"", &format!("netns = \"{}", self.prefix));
@@ -59,6 +80,7 @@ impl fmt::Display for Config {
             }
             writeln!(f, "{key} = {value}")?;
         }
+        f.write_str(&self.peers)?;
         f.write_str(&self.services)
     }
 }

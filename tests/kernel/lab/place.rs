@@ -1,17 +1,20 @@
 //! Places: network namespaces, to run programs in and open sockets from.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::{Command, Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use meshd::kernel::netns;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, listen, setsockopt,
     socket, sockopt,
 };
 use nix::sys::time::TimeVal;
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::stream::{Answer, Datagrams, Stream};
@@ -19,6 +22,34 @@ use super::{Protocol, SECOND};
 
 /// How long a connection may take on a busy machine with an emulated kernel.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What passes on a link, as it is listened to.
+pub struct Wire {
+    child: Child,
+    file: PathBuf,
+}
+
+impl Wire {
+    /// Listens no more; what was heard, in tcpdump's words.
+    pub fn finish(&mut self) -> String {
+        std::thread::sleep(SECOND);
+        self.end();
+        let output = Command::new("tcpdump").args(["-nn", "-r"]).arg(&self.file).output().expect("tcpdump reads");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn end(&mut self) {
+        // It may have ended already.
+        let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM);
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
 
 /// A network namespace by its name under /run/netns. It is entered for each use and never held open.
 #[derive(Clone, Debug)]
@@ -75,6 +106,20 @@ impl Place {
     pub fn json(&self, line: &str) -> Value {
         let text = self.run(line);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{line}: {error}\n{text}"))
+    }
+
+    /// Listens to a link of here from now on, with tcpdump(8).
+    pub fn tcpdump(&self, link: &str, filter: &str, file: &Path) -> Wire {
+        let mut command = Command::new("tcpdump");
+        command.args(["-nn", "-U", "-i", link, "-w"]).arg(file).args(filter.split(' '));
+        let child =
+            self.within(|| command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()).expect("tcpdump starts");
+        let mut wire = Wire { child, file: file.to_owned() };
+        // It says when it listens.
+        let mut said = [0; 1];
+        let listens = wire.child.stderr.as_mut().map(|stderr| stderr.read(&mut said));
+        assert!(matches!(listens, Some(Ok(1))), "tcpdump says nothing");
+        wire
     }
 
     /// A TCP or SCTP connection from here.

@@ -71,8 +71,8 @@ impl Datagrams {
         Datagrams { socket }
     }
 
-    pub fn send(&self, text: &str) {
-        self.socket.send(text.as_bytes()).expect("a datagram can be sent");
+    pub fn send(&self, content: impl AsRef<[u8]>) {
+        self.socket.send(content.as_ref()).expect("a datagram can be sent");
     }
 
     /// Sends a datagram and waits for one to come back.

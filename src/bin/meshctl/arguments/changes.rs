@@ -67,7 +67,7 @@ pub struct ServiceAdd {
     #[arg(short, long, value_name = "PORT", required_unless_present = "file", value_parser = specs::port)]
     pub publish: Vec<Port>,
 
-    /// A backend, as ADDRESS[,weight=N][,netns=NAME][,state=STATE]; may be repeated
+    /// A backend, as ADDRESS[,weight=N][,node=NAME][,netns=NAME][,state=STATE]; may be repeated
     #[arg(short, long, value_name = "BACKEND", value_parser = specs::backend)]
     pub backend: Vec<Backend>,
 
@@ -83,7 +83,7 @@ pub struct ServiceAdd {
 
     // The last, since its heading goes on from here.
     #[command(flatten)]
-    pub scheduling: SchedulingArguments,
+    pub scheduling: Box<SchedulingArguments>,
 }
 
 #[derive(Args)]
@@ -110,13 +110,14 @@ pub struct ServiceSet {
     pub changing: Changing,
 
     #[command(flatten)]
-    pub scheduling: SchedulingArguments,
+    pub scheduling: Box<SchedulingArguments>,
 
     #[command(flatten)]
     pub unset: UnsetArguments,
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, as long as the command runs")]
 pub enum PortCommand {
     /// Publish one more port
     #[command(after_help = "Example:\n  meshctl port add kafka 20230:9092/tcp")]
@@ -126,13 +127,13 @@ pub enum PortCommand {
         /// PUBLISHED[:TARGET][/PROTOCOL]: 20229:9092, 53/udp, 30000-30099/udp
         #[arg(value_parser = specs::port)]
         port: Port,
-        /// A backend of this port's own, as ADDRESS[,weight=N][,netns=NAME][,state=STATE]; may be repeated
+        /// A backend of this port's own, as ADDRESS[,weight=N][,node=NAME][,netns=NAME][,state=STATE]; may be repeated
         #[arg(short, long, value_name = "BACKEND", value_parser = specs::backend)]
         backend: Vec<Backend>,
         #[command(flatten)]
         changing: Changing,
         #[command(flatten)]
-        scheduling: SchedulingArguments,
+        scheduling: Box<SchedulingArguments>,
     },
     /// Change a port
     #[command(after_help = "Example:\n  meshctl port set kafka tcp/20229 --scheduler lc")]
@@ -145,7 +146,7 @@ pub enum PortCommand {
         /// The backends' port
         #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
         target: Option<u16>,
-        /// The port's own backends from now on, as ADDRESS[,weight=N][,netns=NAME][,state=STATE]; may be repeated
+        /// The port's own backends from now on, as ADDRESS[,weight=N][,node=NAME][,netns=NAME][,state=STATE]; may be repeated
         #[arg(short, long, value_name = "BACKEND", value_parser = specs::backend)]
         backend: Vec<Backend>,
         /// No backends of its own any more, but the service's
@@ -154,7 +155,7 @@ pub enum PortCommand {
         #[command(flatten)]
         changing: Changing,
         #[command(flatten)]
-        scheduling: SchedulingArguments,
+        scheduling: Box<SchedulingArguments>,
         #[command(flatten)]
         unset: UnsetArguments,
     },
@@ -240,6 +241,9 @@ pub struct BackendValues {
     /// 0 to 65535; 0: no new connections
     #[arg(short, long, value_name = "N", value_parser = specs::weight)]
     pub weight: Option<u32>,
+    /// The peer that it is on; else it is this node's
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub node: Option<String>,
     /// The namespace that meshd attaches to the overlay: a name, a path or a process's number
     #[arg(long, value_name = "NAME", value_parser = specs::netns)]
     pub netns: Option<Netns>,
@@ -251,6 +255,7 @@ pub struct BackendValues {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BackendKey {
     Weight,
+    Node,
     Netns,
     State,
 }

@@ -2,8 +2,8 @@
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
-use meshd::control::protocol::{Mask, Scheduling};
-use meshd::mesh::Scheduler;
+use meshd::control::protocol::{Mask, Scheduling, Way};
+use meshd::mesh::{ClientAddress, Mode, Scheduler};
 use serde_json::{Map, Value, json};
 
 use crate::meshctl::specs;
@@ -36,6 +36,39 @@ pub struct SchedulingArguments {
     /// Schedule every datagram by itself (UDP, one way)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     one_packet: Option<bool>,
+
+    /// Whom backends see: snat, the node that the client came by (default), or preserve, the client
+    #[arg(long, value_name = "WHOM", value_parser = client_addresses(), hide_possible_values = true)]
+    #[arg(help_heading = "Publishing")]
+    client_address: Option<String>,
+
+    /// Where ports are published: ingress, on every node (default), or host, where a backend runs, for those only
+    #[arg(long, value_name = "WHERE", value_parser = modes(), hide_possible_values = true)]
+    #[arg(help_heading = "Publishing")]
+    mode: Option<String>,
+
+    /// Publish at this address of the node, or for what comes in by this link; may be repeated
+    #[arg(long, value_name = "WHERE")]
+    #[arg(help_heading = "Publishing")]
+    bind: Vec<String>,
+
+    /// Let in the hosts of this network, and no others; may be repeated
+    #[arg(long, value_name = "NETWORK")]
+    #[arg(help_heading = "Publishing")]
+    allow: Vec<String>,
+
+    /// Let in no host of this network; may be repeated
+    #[arg(long, value_name = "NETWORK")]
+    #[arg(help_heading = "Publishing")]
+    deny: Vec<String>,
+}
+
+fn client_addresses() -> PossibleValuesParser {
+    PossibleValuesParser::new(ClientAddress::ALL.iter().map(|one| one.name()))
+}
+
+fn modes() -> PossibleValuesParser {
+    PossibleValuesParser::new(Mode::ALL.iter().map(|one| one.name()))
 }
 
 fn schedulers() -> PossibleValuesParser {
@@ -52,6 +85,17 @@ impl SchedulingArguments {
             persistence_mask: self.persistence_mask.clone(),
             persistence_mask6: self.persistence_mask6,
             one_packet: self.one_packet,
+        }
+    }
+
+    pub fn way(&self) -> Way {
+        let list = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
+        Way {
+            client_address: self.client_address.clone(),
+            mode: self.mode.clone(),
+            bind: list(&self.bind),
+            allow: list(&self.allow),
+            deny: list(&self.deny),
         }
     }
 }
@@ -72,6 +116,11 @@ pub enum Key {
     PersistenceMask,
     PersistenceMask6,
     OnePacket,
+    ClientAddress,
+    Mode,
+    Bind,
+    Allow,
+    Deny,
 }
 
 impl Key {
@@ -83,16 +132,21 @@ impl Key {
             Key::PersistenceMask => "persistence_mask",
             Key::PersistenceMask6 => "persistence_mask6",
             Key::OnePacket => "one_packet",
+            Key::ClientAddress => "client_address",
+            Key::Mode => "mode",
+            Key::Bind => "bind",
+            Key::Allow => "allow",
+            Key::Deny => "deny",
         }
     }
 }
 
 /// What is to change, as a merge patch (RFC 7396): what is not named stays.
 pub fn patch(scheduling: &SchedulingArguments, unset: &UnsetArguments) -> Map<String, Value> {
-    let mut patch = match json!(scheduling.scheduling()) {
-        Value::Object(patch) => patch,
-        _ => Map::new(),
-    };
+    let mut patch = Map::new();
+    for said in [json!(scheduling.scheduling()), json!(scheduling.way())] {
+        patch.extend(said.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
+    }
     for key in &unset.unset {
         patch.insert(key.name().to_owned(), Value::Null);
     }
@@ -132,6 +186,8 @@ mod tests {
             "--persistence 60 --persistence-mask 24 --persistence-mask6 64 --one-packet=false",
             json!({ "persistence": 60, "persistence_mask": 24, "persistence_mask6": 64, "one_packet": false }),
         );
+        check("--mode host --client-address preserve", json!({ "mode": "host", "client_address": "preserve" }));
+        check("--allow 10.0.0.0/8 --allow ::/0 --unset bind", json!({ "allow": ["10.0.0.0/8", "::/0"], "bind": null }));
         check("--unset scheduler-flags --unset persistence-mask6", {
             json!({ "scheduler_flags": null, "persistence_mask6": null })
         });

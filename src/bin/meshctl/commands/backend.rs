@@ -17,8 +17,8 @@ use crate::meshctl::failure::Failure;
 pub async fn run(session: &Session<'_>, command: BackendCommand) -> Result<(), Failure> {
     match command {
         BackendCommand::Add { list, address, values, changing } => {
-            let BackendValues { weight, netns, state } = values;
-            let backend = Backend { address: address.to_string(), weight, state, netns };
+            let BackendValues { weight, node, netns, state } = values;
+            let backend = Backend { address: address.to_string(), weight, state, node, netns };
             let change = Change { method: Method::POST, ..list.change(address, Some(json!(backend))) };
             let change = Change { path: list.path(), ..change };
             session.change(&list.service, change, &mut Manner::from(&changing)).await
@@ -27,7 +27,7 @@ pub async fn run(session: &Session<'_>, command: BackendCommand) -> Result<(), F
             let patch = patch(&values, &unset);
             if patch.is_empty() {
                 return Err(Failure::usage(
-                    "nothing to set; --weight, --netns, --state or --unset says what is to change",
+                    "nothing to set; --weight, --node, --netns, --state or --unset says what is to change",
                 ));
             }
             let change = list.change(address, Some(Value::Object(patch)));
@@ -74,9 +74,10 @@ impl List {
 
 /// What is to change, as a merge patch (RFC 7396): what is not named stays.
 fn patch(values: &BackendValues, unset: &[BackendKey]) -> Map<String, Value> {
-    let BackendValues { weight, netns, state } = values;
+    let BackendValues { weight, node, netns, state } = values;
     let values = [
         ("weight", weight.map(|weight| json!(weight))),
+        ("node", node.as_ref().map(|node| json!(node))),
         ("netns", netns.as_ref().map(|netns| json!(netns))),
         ("state", state.as_ref().map(|state| json!(state))),
     ];

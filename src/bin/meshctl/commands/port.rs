@@ -16,6 +16,7 @@ pub async fn run(session: &Session<'_>, command: PortCommand) -> Result<(), Fail
     match command {
         PortCommand::Add { service, mut port, backend, scheduling, changing } => {
             port.scheduling = scheduling.scheduling();
+            port.way = scheduling.way();
             port.backend = (!backend.is_empty()).then_some(backend);
             let what = format!("port {} of {service}", text::service::name(&port));
             let path = format!("{}/ports", path(&service));

@@ -61,7 +61,8 @@ async fn add(session: &Session<'_>, arguments: ServiceAdd) -> Result<(), Failure
             (file.named(name.as_deref())?, file.service)
         }
         (None, Some(name)) => {
-            let service = Service { name: name.clone(), scheduling: scheduling.scheduling(), port: publish, backend };
+            let (way, scheduling) = (scheduling.way(), scheduling.scheduling());
+            let service = Service { name: name.clone(), scheduling, way, port: publish, backend };
             (name, json!(service))
         }
         (None, None) => return Err(Failure::usage("the service needs a name")),

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use meshd::control::protocol::{Backend, Entry, Mask, Netns, Owner, Port, Published, Scheduling, Service, Services};
+use meshd::control::protocol::{
+    Backend, Entry, Mask, Netns, Owner, Port, Published, Scheduling, Service, Services, Way,
+};
 
 use crate::meshctl::table::Align::{Left, Right};
 use crate::meshctl::table::{Cell, Paint, Table, Tone, facts};
@@ -30,7 +32,7 @@ pub fn one(entry: &Entry, paint: Paint) -> String {
         ("Name", Cell::new(&service.name, Tone::Head)),
         ("Owner", word(*owner).into()),
         ("Generation", generation.into()),
-        ("Scheduling", scheduling(&service.scheduling).unwrap_or_else(|| "rr".to_owned()).into()),
+        ("Scheduling", scheduling(&service.scheduling, &service.way).unwrap_or_else(|| "rr".to_owned()).into()),
     ];
     if service.port.is_empty() {
         known.push(("Ports", "none".into()));
@@ -38,7 +40,7 @@ pub fn one(entry: &Entry, paint: Paint) -> String {
     let mut text = facts(&known, paint);
     let mut ports = Table::new(&[("PORT", Left), ("SCHEDULING", Left), ("BACKENDS", Left)]);
     for published in &service.port {
-        let own = scheduling(&published.scheduling).unwrap_or_else(|| "the service's".to_owned());
+        let own = scheduling(&published.scheduling, &published.way).unwrap_or_else(|| "the service's".to_owned());
         let backends = published.backend.as_ref().map_or("the service's", |_| "its own");
         ports.row([port(published).into(), own.into(), backends.into()]);
     }
@@ -119,7 +121,7 @@ pub fn name(port: &Port) -> String {
 }
 
 /// As ipvsadm -Ln prints it; `None`: it says nothing.
-fn scheduling(scheduling: &Scheduling) -> Option<String> {
+fn scheduling(scheduling: &Scheduling, way: &Way) -> Option<String> {
     let mut words = Vec::new();
     words.extend(scheduling.scheduler.clone());
     words.extend(scheduling.scheduler_flags.iter().flatten().cloned());
@@ -132,6 +134,11 @@ fn scheduling(scheduling: &Scheduling) -> Option<String> {
     }));
     words.extend(scheduling.persistence_mask6.map(|length| format!("mask6 {length}")));
     words.extend(scheduling.one_packet.map(|one| if one { "one packet" } else { "not one packet" }.to_owned()));
+    words.extend(way.client_address.as_ref().map(|whom| format!("client address {whom}")));
+    words.extend(way.mode.as_ref().map(|mode| format!("mode {mode}")));
+    for (key, list) in [("bind", &way.bind), ("allow", &way.allow), ("deny", &way.deny)] {
+        words.extend(list.as_ref().map(|list| format!("{key} {}", list.join(" "))));
+    }
     (!words.is_empty()).then(|| words.join(", "))
 }
 

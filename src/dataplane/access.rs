@@ -1,0 +1,142 @@
+//! Where on a node a port is published, and who may come to it: looked up before anything is done with a packet.
+//!
+//! A port that is bound is a published port like others, but for packets to other addresses, or that came in by other
+//! links: those are not led into the sandbox, so there the port is as closed as the host has it. Who may not come to a port
+//! is dropped before connection tracking sees it. Neither costs more with more ports, and a mesh that restricts nothing has
+//! none of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::mesh::{Bind, Mesh, Port};
+use crate::objects::{
+    Action, Chain, ChainKind, Family, Hook, Key, Match, Network, Rule, Set, SetElement, SetKind, Table,
+};
+
+/// The kernel's NF_IP_PRI_RAW.
+const RAW: i32 = -300;
+
+const BOUND: &str = "bound_ports";
+const BOUND_LINKS: &str = "bound_links";
+const GUARDED: &str = "guarded";
+
+fn per_family(family: Family, v4: &'static str, v6: &'static str) -> &'static str {
+    if family == Family::V4 { v4 } else { v6 }
+}
+
+fn bound_to(family: Family) -> &'static str {
+    per_family(family, "bound4", "bound6")
+}
+
+fn denied(family: Family) -> &'static str {
+    per_family(family, "denied4", "denied6")
+}
+
+fn allowed(family: Family) -> &'static str {
+    per_family(family, "allowed4", "allowed6")
+}
+
+/// The sets, and the chain that asks them who comes.
+pub(super) fn lower(mesh: &Mesh, table: &mut Table) {
+    if is_bound(mesh) {
+        add(table, BOUND, SetKind::Ports, mesh.ports().filter(|port| !port.access.bind.is_empty()).map(ports));
+        for family in Family::ALL {
+            let addresses = mesh.ports().flat_map(|port| addresses(port, family));
+            add(table, bound_to(family), SetKind::Networks(family), addresses);
+        }
+        add(table, BOUND_LINKS, SetKind::Links, mesh.ports().flat_map(links));
+    }
+    if is_guarded(mesh) {
+        add(table, GUARDED, SetKind::Ports, mesh.ports().filter(|port| port.access.allow.is_some()).map(ports));
+        for family in Family::ALL {
+            let of = |port: &Port, networks: &BTreeSet<Network>| networks_of(port, networks, family);
+            let denied_here = mesh.ports().flat_map(|port| of(port, &port.access.deny));
+            add(table, denied(family), SetKind::Networks(family), denied_here);
+            let allowed_here =
+                mesh.ports().flat_map(|port| port.access.allow.iter().flat_map(move |networks| of(port, networks)));
+            add(table, allowed(family), SetKind::Networks(family), allowed_here);
+        }
+        table.chains.insert("access".to_owned(), chain(mesh));
+    }
+}
+
+/// Packets to bound ports that are none of theirs go no further in this chain; `by_link`: what came in by a bound link is.
+pub(super) fn bound(mesh: &Mesh, by_link: bool) -> Vec<Rule> {
+    if !is_bound(mesh) {
+        return Vec::new();
+    }
+    let rule = |family| {
+        let mut elsewhere = vec![
+            Match::Among { key: Key::Port, set: BOUND.to_owned() },
+            Match::NotAmong { key: Key::DestinationAndPort(family), set: bound_to(family).to_owned() },
+        ];
+        if by_link {
+            elsewhere.push(Match::NotAmong { key: Key::LinkAndPort, set: BOUND_LINKS.to_owned() });
+        }
+        Rule::new(elsewhere, Action::Return)
+    };
+    Family::ALL.map(rule).into()
+}
+
+fn is_bound(mesh: &Mesh) -> bool {
+    mesh.ports().any(|port| !port.access.bind.is_empty())
+}
+
+fn is_guarded(mesh: &Mesh) -> bool {
+    mesh.ports().any(|port| port.access.allow.is_some() || !port.access.deny.is_empty())
+}
+
+/// Only what comes in from outside is asked: neither the node's own connections nor the sandbox's.
+fn chain(mesh: &Mesh) -> Chain {
+    let own = ["lo", mesh.gateway.bridge.as_str()]
+        .map(|link| Rule::new([Match::InterfaceIn(link.to_owned())], Action::Return));
+    let mut rules: Vec<Rule> = own.into();
+    for family in Family::ALL {
+        let denied = Match::Among { key: Key::SourceAndPort(family), set: denied(family).to_owned() };
+        rules.push(Rule::new([Match::DestinationLocal, denied], Action::Drop));
+        let guarded = Match::Among { key: Key::Port, set: GUARDED.to_owned() };
+        let stranger = Match::NotAmong { key: Key::SourceAndPort(family), set: allowed(family).to_owned() };
+        rules.push(Rule::new([Match::DestinationLocal, guarded, stranger], Action::Drop));
+    }
+    Chain { kind: ChainKind::Filter, hook: Hook::Prerouting, priority: RAW, rules }
+}
+
+fn add(table: &mut Table, name: &str, kind: SetKind, elements: impl Iterator<Item = SetElement>) {
+    table.sets.insert(name.to_owned(), Set { kind, elements: elements.collect() });
+}
+
+fn ports(port: &Port) -> SetElement {
+    SetElement::Ports(port.published)
+}
+
+fn addresses(port: &Port, family: Family) -> impl Iterator<Item = SetElement> {
+    port.access.bind.iter().filter_map(move |bind| match bind {
+        Bind::Address(address) if Family::of(address) == family => {
+            Some(SetElement::Network(Network(IpNetwork::from(*address)), port.published))
+        }
+        _ => None,
+    })
+}
+
+fn links(port: &Port) -> impl Iterator<Item = SetElement> {
+    port.access.bind.iter().filter_map(|bind| match bind {
+        Bind::Link(name) => Some(SetElement::Link(name.clone(), port.published)),
+        Bind::Address(_) => None,
+    })
+}
+
+/// Networks that are in none of the others: elements of a set do not overlap.
+fn networks_of(port: &Port, networks: &BTreeSet<Network>, family: Family) -> Vec<SetElement> {
+    // By their first addresses and then by length, so one comes behind the ones that it is in.
+    let mut outermost: BTreeMap<IpAddr, IpNetwork> = BTreeMap::new();
+    let mut last: Option<IpNetwork> = None;
+    for Network(network) in networks.iter().filter(|network| Family::of(&network.0.ip()) == family) {
+        if last.is_none_or(|last| !last.contains(network.network())) {
+            outermost.insert(network.network(), *network);
+            last = Some(*network);
+        }
+    }
+    outermost.into_values().map(|network| SetElement::Network(Network(network), port.published)).collect()
+}

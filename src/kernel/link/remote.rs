@@ -1,0 +1,151 @@
+//! rtnetlink's messages about what the tunnel knows of other nodes: forwarding entries and neighbours.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use nix::errno::Errno;
+
+use super::super::attribute::{Writer, find};
+use super::super::socket::{NLM_F_CREATE, NLM_F_REPLACE, Request, Result, Socket};
+use crate::objects::Mac;
+
+// linux/rtnetlink.h
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+const RTM_GETNEIGH: u16 = 30;
+// linux/neighbour.h
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NUD_PERMANENT: u16 = 0x80;
+const NTF_SELF: u8 = 0x02;
+// Address families, linux/socket.h
+const AF_UNSPEC: u8 = 0;
+const AF_INET: u8 = 2;
+const AF_BRIDGE: u8 = 7;
+const AF_INET6: u8 = 10;
+/// `struct ndmsg`: family, three bytes of padding, the link's index, state, flags, type.
+const HEADER: usize = 12;
+
+/// The entry of the tunnel with that index, whatever was there before.
+pub(super) fn set_forwarding(index: u32, mac: Mac, node: IpAddr) -> Request {
+    request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, (AF_BRIDGE, NTF_SELF), index, Some(mac), Some(node))
+}
+
+pub(super) fn delete_forwarding(index: u32, mac: Mac, node: IpAddr) -> Request {
+    request(RTM_DELNEIGH, 0, (AF_BRIDGE, NTF_SELF), index, Some(mac), Some(node))
+}
+
+pub(super) fn set_neighbour(index: u32, ip: IpAddr, mac: Mac) -> Request {
+    request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, (family(ip), 0), index, Some(mac), Some(ip))
+}
+
+pub(super) fn delete_neighbour(index: u32, ip: IpAddr) -> Request {
+    request(RTM_DELNEIGH, 0, (family(ip), 0), index, None, Some(ip))
+}
+
+/// What is to be deleted and is gone already is deleted.
+pub(super) fn forgiven(outcome: Result<()>) -> Result<()> {
+    match outcome {
+        Err(error) if error.is(Errno::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// The node behind each MAC, as the tunnel with that index has it.
+pub(super) fn forwarding(socket: &mut Socket, index: u32) -> Result<BTreeMap<Mac, IpAddr>> {
+    let entry = |entry: Entry| (entry.flags & NTF_SELF != 0).then_some((entry.mac?, entry.ip?));
+    Ok(dump(socket, AF_BRIDGE, index)?.into_iter().filter_map(entry).collect())
+}
+
+/// The permanent neighbours of the link with that index.
+pub(super) fn neighbours(socket: &mut Socket, index: u32) -> Result<BTreeMap<IpAddr, Mac>> {
+    let entry = |entry: Entry| (entry.state & NUD_PERMANENT != 0).then_some((entry.ip?, entry.mac?));
+    Ok(dump(socket, AF_UNSPEC, index)?.into_iter().filter_map(entry).collect())
+}
+
+struct Entry {
+    index: u32,
+    state: u16,
+    flags: u8,
+    mac: Option<Mac>,
+    ip: Option<IpAddr>,
+}
+
+pub(super) fn family(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { AF_INET } else { AF_INET6 }
+}
+
+pub(super) fn ip_of(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => <[u8; 4]>::try_from(value).ok().map(|octets| IpAddr::from(Ipv4Addr::from(octets))),
+        16 => <[u8; 16]>::try_from(value).ok().map(|octets| IpAddr::from(Ipv6Addr::from(octets))),
+        _ => None,
+    }
+}
+
+fn header(family: u8, index: u32, state: u16, flags: u8) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[0] = family;
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..10].copy_from_slice(&state.to_ne_bytes());
+    header[10] = flags;
+    header
+}
+
+fn request(
+    kind: u16,
+    flags: u16,
+    (family, entry_flags): (u8, u8),
+    index: u32,
+    mac: Option<Mac>,
+    ip: Option<IpAddr>,
+) -> Request {
+    let mut body = Writer::after(&header(family, index, NUD_PERMANENT, entry_flags));
+    match ip {
+        Some(IpAddr::V4(v4)) => body.bytes(NDA_DST, &v4.octets()),
+        Some(IpAddr::V6(v6)) => body.bytes(NDA_DST, &v6.octets()),
+        None => {}
+    }
+    if let Some(mac) = mac {
+        body.bytes(NDA_LLADDR, &mac.0);
+    }
+    Request { kind, flags, body: body.finish() }
+}
+
+fn dump(socket: &mut Socket, family: u8, index: u32) -> Result<Vec<Entry>> {
+    let question = Request { kind: RTM_GETNEIGH, flags: 0, body: header(family, 0, 0, 0).to_vec() };
+    let all = socket.dump(&question, |kind, body| if kind == RTM_NEWNEIGH { parse(body) } else { None })?;
+    Ok(all.into_iter().filter(|entry| entry.index == index).collect())
+}
+
+fn parse(body: &[u8]) -> Option<Entry> {
+    let header = body.get(..HEADER)?;
+    let rest = body.get(HEADER..)?;
+    Some(Entry {
+        index: u32::from_ne_bytes(header.get(4..8)?.try_into().ok()?),
+        state: u16::from_ne_bytes(header.get(8..10)?.try_into().ok()?),
+        flags: *header.get(10)?,
+        mac: find(rest, NDA_LLADDR).and_then(|value| value.try_into().ok()).map(Mac),
+        ip: find(rest, NDA_DST).and_then(ip_of),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for ip in ["192.0.2.1", "2001:db8::1"] {
+            let (mac, ip) = (Mac([2, 0x42, 10, 255, 0, 33]), ip.parse().unwrap());
+            let entry = parse(&set_forwarding(7, mac, ip).body).unwrap();
+            assert_eq!((entry.index, entry.mac, entry.ip), (7, Some(mac), Some(ip)));
+            assert_eq!((entry.flags, entry.state), (NTF_SELF, NUD_PERMANENT));
+            let entry = parse(&delete_neighbour(7, ip).body).unwrap();
+            assert_eq!((entry.mac, entry.ip, entry.flags), (None, Some(ip), 0));
+        }
+        for torn in [&[0; 11][..], &[0; 12], &[0; 15]] {
+            assert!(parse(torn).is_none_or(|entry| entry.mac.is_none() && entry.ip.is_none()));
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The ways back of preserved client addresses: what a backend's namespace gets, and the record of what got what.
+//!
+//! Nothing in the kernel tells which namespaces have something of ours, and their names leave the configuration before
+//! they do. So each is written down first, in a file below /run, with what it is given; what it then holds is compared with
+//! that.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+
+use super::link::ways;
+use super::socket::{self, Socket};
+use super::{netns, nft, sysctl};
+use crate::objects::{Mac, NetnsRef, Returns};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot {verb} {}", .path.display())]
+    Record {
+        verb: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("no link of namespace {0} has the backend's address")]
+    NotAttached(NetnsRef),
+    #[error("namespace {0} is meshd's own or the host's, which no backend can have")]
+    Own(NetnsRef),
+    #[error(transparent)]
+    Namespace(#[from] netns::Error),
+    #[error("cannot enter a namespace")]
+    Enter(#[source] io::Error),
+    #[error(transparent)]
+    Netlink(#[from] socket::Error),
+    #[error(transparent)]
+    Sysctl(#[from] sysctl::Error),
+}
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// That a socket which is accepted has the mark of its first packet, and what the kernel itself answers the mark of its
+/// question (ip-sysctl).
+const REFLECT: [&str; 3] = ["net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect", "net/ipv6/fwmark_reflect"];
+
+/// What a namespace was given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Given {
+    returns: Returns,
+    /// The parameters among [`REFLECT`] that were 0 before.
+    set: Vec<String>,
+}
+
+/// The record.
+#[derive(Debug)]
+pub struct Record {
+    file: PathBuf,
+}
+
+impl Record {
+    pub fn new(directory: impl AsRef<Path>) -> Record {
+        Record { file: directory.as_ref().join("returns") }
+    }
+
+    /// What each namespace has. One that has not what the record says comes out as having nothing, so that it is given
+    /// it again; one that is gone, not at all.
+    pub fn observe(&self) -> Result<BTreeMap<NetnsRef, Returns>> {
+        let mut seen = BTreeMap::new();
+        for (netns, given) in self.load()? {
+            let Ok(file) = netns::open(netns.path()) else { continue };
+            let whole = within(&file, || holds(&given.returns))?;
+            seen.insert(netns, if whole { given.returns } else { Returns::default() });
+        }
+        Ok(seen)
+    }
+
+    /// Gives a namespace its ways back; `own` are the namespaces that no backend can have.
+    pub fn set(&self, netns: &NetnsRef, returns: &Returns, own: &[&OwnedFd]) -> Result<()> {
+        let file = open(netns, own)?;
+        let mut all = self.load()?;
+        let before = all.remove(netns).unwrap_or_default();
+        let mut given = Given { returns: returns.clone(), set: before.set };
+        let missing = within(&file, || {
+            let off = |name: &&str| sysctl::get(name).is_ok_and(|value| value.as_deref() == Some("0"));
+            Ok(REFLECT.into_iter().filter(off).map(str::to_owned).collect::<Vec<_>>())
+        })?;
+        given.set.extend(missing.iter().filter(|name| !given.set.contains(name)).cloned().collect::<Vec<_>>());
+        all.insert(netns.clone(), given);
+        self.store(&all)?;
+        within(&file, || give(returns, &missing))?.then_some(()).ok_or_else(|| Error::NotAttached(netns.clone()))
+    }
+
+    /// Takes from a namespace what it was given. One that is gone has nothing.
+    pub fn delete(&self, netns: &NetnsRef, own: &[&OwnedFd]) -> Result<()> {
+        let mut all = self.load()?;
+        let Some(given) = all.remove(netns) else { return Ok(()) };
+        match open(netns, own) {
+            Ok(file) => within(&file, || take(&given.set))?,
+            // Its name is another's by now: that one was given nothing.
+            Err(Error::Own(_) | Error::Namespace(_)) => {}
+            Err(error) => return Err(error),
+        }
+        self.store(&all)
+    }
+
+    fn load(&self) -> Result<BTreeMap<NetnsRef, Given>> {
+        match fs::read_to_string(&self.file) {
+            Ok(text) => Ok(text.lines().filter_map(read).collect()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(error) => Err(self.because("read")(error)),
+        }
+    }
+
+    /// Writes beside the file and renames, so that a crash leaves the old file or the new one.
+    fn store(&self, all: &BTreeMap<NetnsRef, Given>) -> Result<()> {
+        if all.is_empty() {
+            return match fs::remove_file(&self.file) {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(self.because("remove")(error)),
+                _ => Ok(()),
+            };
+        }
+        let text: String = all.iter().map(|(netns, given)| write(netns, given)).collect();
+        let beside = self.file.with_extension("new");
+        let written = self.file.parent().map_or(Ok(()), fs::create_dir_all);
+        written
+            .and_then(|()| fs::write(&beside, text))
+            .and_then(|()| fs::rename(&beside, &self.file))
+            .map_err(self.because("write"))
+    }
+
+    fn because(&self, verb: &'static str) -> impl FnOnce(io::Error) -> Error {
+        let path = self.file.clone();
+        move |source| Error::Record { verb, path, source }
+    }
+}
+
+fn open(netns: &NetnsRef, own: &[&OwnedFd]) -> Result<OwnedFd> {
+    let file = netns::open(netns.path())?;
+    // A process's number may be another process's by now.
+    match own.iter().any(|own| netns::same(&file, own).unwrap_or(true)) {
+        true => Err(Error::Own(netns.clone())),
+        false => Ok(file),
+    }
+}
+
+fn within<T: Send>(file: &OwnedFd, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    netns::within(file, work).map_err(Error::Enter)?
+}
+
+fn sockets() -> Result<(Socket, Socket)> {
+    Ok((Socket::open(NETLINK_ROUTE)?, Socket::open(NETLINK_NETFILTER)?))
+}
+
+/// With a mark taken for valid, an answer's way is looked up as it will go: so a strict reverse-path filter lets in what
+/// came by a node (ip-sysctl, `src_valid_mark`).
+fn valid_mark(link: &str) -> String {
+    format!("net/ipv4/conf/{link}/src_valid_mark")
+}
+
+/// Whether the calling thread's namespace has them all.
+fn holds(returns: &Returns) -> Result<bool> {
+    let (mut route, mut netfilter) = sockets()?;
+    let Some((index, name)) = ways::leg_of(&mut route, returns)? else { return Ok(false) };
+    let on = |name: &str| Ok::<_, Error>(sysctl::get(name)?.is_none_or(|value| value != "0"));
+    for parameter in REFLECT {
+        if !on(parameter)? {
+            return Ok(false);
+        }
+    }
+    Ok(on(&valid_mark(&name))? && ways::are(&mut route, index, returns)? && nft::returns::is(&mut netfilter, returns)?)
+}
+
+/// False: no link there has the backend's address.
+fn give(returns: &Returns, off: &[String]) -> Result<bool> {
+    let (mut route, mut netfilter) = sockets()?;
+    let Some((index, name)) = ways::leg_of(&mut route, returns)? else { return Ok(false) };
+    for parameter in off {
+        sysctl::put(parameter, "1")?;
+    }
+    sysctl::put(&valid_mark(&name), "1")?;
+    // A mark leads somewhere before a packet has it.
+    ways::set(&mut route, index, returns)?;
+    nft::returns::set(&mut netfilter, returns)?;
+    Ok(true)
+}
+
+fn take(set: &[String]) -> Result<()> {
+    let (mut route, mut netfilter) = sockets()?;
+    nft::returns::remove(&mut netfilter)?;
+    ways::remove(&mut route)?;
+    set.iter().try_for_each(|parameter| Ok(sysctl::put(parameter, "0")?))
+}
+
+/// One line: the namespace, the parameters, the sources, the ports, and for each node its MAC and its addresses.
+fn write(netns: &NetnsRef, given: &Given) -> String {
+    let Given { returns, set } = given;
+    let join = |items: Vec<String>| items.join(",");
+    let ports = returns.datagrams.iter().map(|(first, last)| format!("{first}-{last}")).collect();
+    let sources = returns.sources.iter().map(ToString::to_string).collect();
+    let netns = match netns {
+        NetnsRef::Pid(pid) => pid.to_string(),
+        NetnsRef::Name(name) | NetnsRef::Path(name) => name.clone(),
+    };
+    let mut line = format!("{netns}\t{}\t{}\t{}", join(set.clone()), join(sources), join(ports));
+    for (mac, addresses) in &returns.nodes {
+        line += &format!("\t{mac}={}", join(addresses.iter().map(ToString::to_string).collect()));
+    }
+    line + "\n"
+}
+
+/// What cannot be read of a line is left out: then the namespace has not what the line says, and gets it again.
+fn read(line: &str) -> Option<(NetnsRef, Given)> {
+    let mut fields = line.split('\t');
+    let name = fields.next().filter(|name| !name.is_empty())?;
+    let netns = match name.parse() {
+        Ok(pid) => NetnsRef::Pid(pid),
+        Err(_) if name.starts_with('/') => NetnsRef::Path(name.to_owned()),
+        Err(_) => NetnsRef::Name(name.to_owned()),
+    };
+    let mut list = || fields.next().unwrap_or_default().split(',').filter(|item| !item.is_empty());
+    let set = list().filter(|name| REFLECT.contains(name)).map(str::to_owned).collect();
+    let sources = list().filter_map(|source| source.parse().ok()).collect();
+    let ports = |item: &str| item.split_once('-').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    let datagrams = list().filter_map(ports).collect();
+    let node = |field: &str| {
+        let (mac, addresses) = field.split_once('=')?;
+        let addresses = addresses.split(',').filter_map(|address| address.parse().ok()).collect();
+        Some((mac.parse::<Mac>().ok()?, addresses))
+    };
+    let nodes = fields.filter_map(node).collect();
+    Some((netns, Given { returns: Returns { nodes, sources, datagrams }, set }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let ip = |text: &str| text.parse().unwrap();
+        let returns = Returns {
+            nodes: [
+                (Mac([2, 0x42, 10, 255, 0, 3]), [ip("10.255.0.3"), ip("fd00:255::3")].into()),
+                (Mac([2, 0x42, 10, 255, 0, 4]), [ip("10.255.0.4")].into()),
+            ]
+            .into(),
+            sources: ["10.255.0.33/16", "fd00:255::33/64"].map(|source| source.parse().unwrap()).into(),
+            datagrams: [(53, 53), (30000, 30009)].into(),
+        };
+        let given = Given { returns, set: vec![REFLECT[0].to_owned()] };
+        for netns in
+            [NetnsRef::Name("kafka 1".to_owned()), NetnsRef::Path("/run/docker/netns/a".to_owned()), NetnsRef::Pid(7)]
+        {
+            for given in [&given, &Given::default()] {
+                let line = write(&netns, given);
+                assert_eq!(read(line.trim_end_matches('\n')), Some((netns.clone(), given.clone())));
+                (0..line.len()).filter(|end| line.is_char_boundary(*end)).for_each(|end| drop(read(&line[..end])));
+            }
+        }
+        assert_eq!(read(""), None);
+    }
+}
