@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::lab::{Backend, Config, Node, Nodes, Protocol, Tcp, Udp, Underlay, batch, eventually, tally, value_of};
+use crate::lab::{
+    Backend, Config, Node, Nodes, Protocol, SECOND, Tcp, Udp, Underlay, batch, eventually, tally, value_of,
+};
 
 const MIB: usize = 1 << 20;
 
@@ -327,4 +329,38 @@ fn sixty_four_peers_and_a_thousand_backends() {
     assert_eq!(count(), (1063, 1063));
     daemon.reload(&nodes.config(&nodes.all[0]));
     assert_eq!(count(), (0, 0));
+}
+
+/// A backend that says nothing by itself comes here from another node: what was learned of it there is forgotten.
+#[test]
+fn a_backend_that_moves_is_found_at_once() {
+    let Some(nodes) = Nodes::new(2, Underlay::default()) else { return };
+    let backend = nodes.backend("roaming");
+    // So that the kernel does not speak for it either.
+    backend.run("sysctl -q net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
+    let backend = backend.tcp(9092);
+    let on = |number: usize| {
+        move |config: Config| {
+            let place = format!("node = 'node-{number}', netns = \"roaming\"");
+            config.service(&format!(
+                "name = 'roaming'\nport = [{{ published = 20229, target = 9092 }}]\n\
+                 backend = [{{ address = '10.255.0.33', {place} }}]"
+            ))
+        }
+    };
+    let mut daemons = nodes.start(on(2));
+    let everywhere =
+        || nodes.all.iter().for_each(|node| drop(nodes.client.ask(Tcp, &format!("{}:20229", node.address()))));
+    for number in [1, 2, 1] {
+        everywhere();
+        // The one that gives it away comes first: it has one leg.
+        let order = if number == 1 { [1, 0] } else { [0, 1] };
+        for index in order {
+            daemons[index].reload(&on(number)(nodes.config(&nodes.all[index])));
+        }
+        let began = std::time::Instant::now();
+        everywhere();
+        assert!(began.elapsed() < SECOND * 5, "{:?}", began.elapsed());
+    }
+    drop(backend);
 }

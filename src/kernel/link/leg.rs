@@ -11,7 +11,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
 use super::message::{Found, Settings, changes, tag};
-use super::{Links, Result, address, because, bring_up, conflict, make, message};
+use super::{Links, Result, address, because, bring_up, conflict, make, message, remote};
 use crate::kernel::netns;
 use crate::kernel::socket::{self, Socket};
 use crate::objects::{Leg, LinkId, Mac, Netns, NetnsRef, port_name};
@@ -124,7 +124,10 @@ fn settle(overlay: &mut Socket, mac: Mac, leg: &Leg, netns: &OwnedFd) -> socket:
     inside(netns, |socket| settle_end(socket, index, mac, leg))?;
     let bridge = message::find(overlay, BRIDGE)?.ok_or(Errno::ENODEV)?;
     let wanted = Settings { mac: None, mtu: Some(leg.mtu), master: Some(bridge.index), isolated: false, up: true };
-    message::send(overlay, &changes(&port, &wanted))
+    message::send(overlay, &changes(&port, &wanted))?;
+    // Where the backend was on another node a moment ago, the bridge has learned that, and would go on sending there
+    // until the backend says something.
+    overlay.request(remote::set_port(port.index, mac))
 }
 
 fn settle_end(socket: &mut Socket, index: u32, mac: Mac, leg: &Leg) -> socket::Result<()> {

@@ -17,7 +17,9 @@ const RTM_GETNEIGH: u16 = 30;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const NUD_PERMANENT: u16 = 0x80;
+const NUD_NOARP: u16 = 0x40;
 const NTF_SELF: u8 = 0x02;
+const NTF_MASTER: u8 = 0x04;
 // Address families, linux/socket.h
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
@@ -29,6 +31,15 @@ const HEADER: usize = 12;
 /// The entry of the tunnel with that index, whatever was there before.
 pub(super) fn set_forwarding(index: u32, mac: Mac, node: IpAddr) -> Request {
     request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, (AF_BRIDGE, NTF_SELF), index, Some(mac), Some(node))
+}
+
+/// The entry of a bridge: frames to that MAC leave by the port with that index, whatever was learned before. Not the
+/// bridge's own address, and never forgotten (bridge(8), `static`).
+pub(super) fn set_port(index: u32, mac: Mac) -> Request {
+    let mut request =
+        request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, (AF_BRIDGE, NTF_MASTER), index, Some(mac), None);
+    request.body[8..10].copy_from_slice(&NUD_NOARP.to_ne_bytes());
+    request
 }
 
 pub(super) fn delete_forwarding(index: u32, mac: Mac, node: IpAddr) -> Request {
