@@ -63,6 +63,13 @@ impl SetElement {
         }
     }
 
+    pub fn ports(&self) -> Option<PortRange> {
+        match self {
+            SetElement::Address(_) => None,
+            SetElement::Ports(ports) | SetElement::Network(_, ports) | SetElement::Link(_, ports) => Some(*ports),
+        }
+    }
+
     /// Whether both have something in common: then they cannot be in one set.
     pub fn overlaps(&self, other: &SetElement) -> bool {
         match (self, other) {

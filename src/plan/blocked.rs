@@ -1,13 +1,14 @@
 //! What must not be done because a step before it failed.
 //!
-//! Steps are independent of one another, but for one thing: a published port must lead to a service that has
-//! a destination. So a port whose service could not be made stays unpublished, and a port that could not be
-//! unpublished keeps its mark and its service, until the next pass.
+//! Steps are independent of one another, but for two things. A published port must lead to a service that has
+//! a destination: so a port whose service could not be made stays unpublished, and a port that could not be
+//! unpublished keeps its mark and its service, until the next pass. And a port that not everyone may come to is not
+//! published before those are kept out.
 
 use std::collections::BTreeSet;
 
 use super::Step;
-use crate::objects::{Family, MapValue, Mark, PortRange, VirtualKey};
+use crate::objects::{Family, MapValue, Mark, Netns, PortRange, SetElement, VirtualKey};
 
 #[derive(Clone, Debug, Default)]
 pub struct Blocked {
@@ -15,6 +16,10 @@ pub struct Blocked {
     barren: BTreeSet<VirtualKey>,
     /// Ports that are still mapped where they should not be.
     mapped: BTreeSet<Mark>,
+    /// Ports that could not be restricted.
+    unguarded: Vec<PortRange>,
+    /// The host's chains or sets are not what they should be: nothing more is published.
+    defenceless: bool,
 }
 
 impl Blocked {
@@ -27,6 +32,12 @@ impl Blocked {
             Step::AddDestination { service, .. } if done => {
                 self.barren.remove(service);
             }
+            Step::EditSets { netns: Netns::Host, edits } if !done => {
+                self.unguarded.extend(edits.iter().flat_map(|edit| &edit.add).filter_map(SetElement::ports));
+            }
+            Step::AddSet { netns: Netns::Host, .. } | Step::SetChain { netns: Netns::Host, .. } if !done => {
+                self.defenceless = true;
+            }
             Step::EditMap { remove, .. } if !done => self.mapped.extend(remove.iter().map(|(port, _)| port.mark())),
             _ => {}
         }
@@ -35,6 +46,7 @@ impl Blocked {
     /// Whether that step has to wait for the next pass.
     pub fn blocks(&self, step: &Step) -> bool {
         match step {
+            Step::EditMap { netns: Netns::Host, add, .. } if add.iter().any(|(port, _)| self.is_open(port)) => true,
             Step::EditMap { remove, add, .. } => {
                 add.iter().any(|(port, value)| self.leads_nowhere(port, value))
                     || remove.iter().any(|(port, _)| self.mapped.contains(&port.mark()))
@@ -46,6 +58,11 @@ impl Blocked {
 }
 
 impl Blocked {
+    /// Whether those would come to it whom it should keep out.
+    fn is_open(&self, port: &PortRange) -> bool {
+        self.defenceless || self.unguarded.iter().any(|open| open.overlaps(port))
+    }
+
     /// Only on the host is a port published; a mark that nothing leads to does no harm.
     fn leads_nowhere(&self, port: &PortRange, value: &MapValue) -> bool {
         match value {
@@ -60,8 +77,9 @@ mod tests {
     use super::*;
     use crate::objects::{
         Destination, DestinationKey, Family, MapValue, Netns, PortRange, Protocol, Scheduler, SchedulerFlags,
-        VirtualKey, VirtualService,
+        SetElement, SetKind, VirtualKey, VirtualService,
     };
+    use crate::plan::SetEdit;
 
     const PORT: PortRange = PortRange { protocol: Protocol::Tcp, first: 80, last: 80 };
 
@@ -112,6 +130,21 @@ mod tests {
         let v6 = vec![(PORT, MapValue::Address("fd00::2".parse().unwrap()))];
         let v6 = Step::EditMap { netns: Netns::Host, name: "m".into(), ranges: false, remove: Vec::new(), add: v6 };
         assert!(!blocked.blocks(&v6), "one family's trouble is not the other's");
+    }
+
+    #[test]
+    fn a_port_that_could_not_be_restricted_stays_unpublished_and_others_do_not() {
+        let guard = SetEdit { name: "guarded".into(), remove: Vec::new(), add: vec![SetElement::Ports(PORT)] };
+        let restrict = Step::EditSets { netns: Netns::Host, edits: vec![guard] };
+        let mut blocked = Blocked::default();
+        blocked.note(&restrict, true);
+        assert!(!blocked.blocks(&edit(&[], &[PORT])));
+        blocked.note(&restrict, false);
+        assert!(blocked.blocks(&edit(&[], &[PORT])));
+        assert!(!blocked.blocks(&edit(&[], &[PortRange::single(Protocol::Tcp, 81)])));
+        assert!(!blocked.blocks(&edit(&[PORT], &[])), "to close it is always right");
+        blocked.note(&Step::AddSet { netns: Netns::Host, name: "guarded".into(), kind: SetKind::Ports }, false);
+        assert!(blocked.blocks(&edit(&[], &[PortRange::single(Protocol::Tcp, 81)])));
     }
 
     #[test]
