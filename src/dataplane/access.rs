@@ -2,8 +2,9 @@
 //!
 //! A port that is bound is a published port like others, but for packets to other addresses, or that came in by other
 //! links: those are not led into the sandbox, so there the port is as closed as the host has it. Who may not come to a port
-//! is dropped before connection tracking sees it. Neither costs more with more ports, and a mesh that restricts nothing has
-//! none of it.
+//! is dropped before connection tracking sees it. Neither costs more with more ports. The look at bound ports comes once in a
+//! connection and is always there, so that none is open for a moment when the last of them goes; who comes is looked up for
+//! every packet, and only where someone is kept out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -40,14 +41,12 @@ fn allowed(family: Family) -> &'static str {
 
 /// The sets, and the chain that asks them who comes.
 pub(super) fn lower(mesh: &Mesh, table: &mut Table) {
-    if is_bound(mesh) {
-        add(table, BOUND, SetKind::Ports, mesh.ports().filter(|port| !port.access.bind.is_empty()).map(ports));
-        for family in Family::ALL {
-            let addresses = mesh.ports().flat_map(|port| addresses(port, family));
-            add(table, bound_to(family), SetKind::Networks(family), addresses);
-        }
-        add(table, BOUND_LINKS, SetKind::Links, mesh.ports().flat_map(links));
+    add(table, BOUND, SetKind::Ports, mesh.ports().filter(|port| !port.access.bind.is_empty()).map(ports));
+    for family in Family::ALL {
+        let addresses = mesh.ports().flat_map(|port| addresses(port, family));
+        add(table, bound_to(family), SetKind::Networks(family), addresses);
     }
+    add(table, BOUND_LINKS, SetKind::Links, mesh.ports().flat_map(links));
     if is_guarded(mesh) {
         add(table, GUARDED, SetKind::Ports, mesh.ports().filter(|port| port.access.allow.is_some()).map(ports));
         for family in Family::ALL {
@@ -63,10 +62,7 @@ pub(super) fn lower(mesh: &Mesh, table: &mut Table) {
 }
 
 /// Packets to bound ports that are none of theirs go no further in this chain; `by_link`: what came in by a bound link is.
-pub(super) fn bound(mesh: &Mesh, by_link: bool) -> Vec<Rule> {
-    if !is_bound(mesh) {
-        return Vec::new();
-    }
+pub(super) fn bound(by_link: bool) -> [Rule; 2] {
     let rule = |family| {
         let mut elsewhere = vec![
             Match::Among { key: Key::Port, set: BOUND.to_owned() },
@@ -77,11 +73,7 @@ pub(super) fn bound(mesh: &Mesh, by_link: bool) -> Vec<Rule> {
         }
         Rule::new(elsewhere, Action::Return)
     };
-    Family::ALL.map(rule).into()
-}
-
-fn is_bound(mesh: &Mesh) -> bool {
-    mesh.ports().any(|port| !port.access.bind.is_empty())
+    Family::ALL.map(rule)
 }
 
 fn is_guarded(mesh: &Mesh) -> bool {

@@ -51,6 +51,11 @@ impl Blocked {
                 add.iter().any(|(port, value)| self.leads_nowhere(port, value))
                     || remove.iter().any(|(port, _)| self.mapped.contains(&port.mark()))
             }
+            // What keeps others out of a port stays as long as the port does.
+            Step::EditSets { netns: Netns::Host, edits } => {
+                let mut freed = edits.iter().flat_map(|edit| &edit.remove).filter_map(SetElement::ports);
+                freed.any(|port| self.mapped.contains(&port.mark()))
+            }
             Step::DeleteService(key) => self.mapped.contains(&key.mark),
             _ => false,
         }
@@ -143,6 +148,11 @@ mod tests {
         assert!(blocked.blocks(&edit(&[], &[PORT])));
         assert!(!blocked.blocks(&edit(&[], &[PortRange::single(Protocol::Tcp, 81)])));
         assert!(!blocked.blocks(&edit(&[PORT], &[])), "to close it is always right");
+        let free = SetEdit { name: "guarded".into(), remove: vec![SetElement::Ports(PORT)], add: Vec::new() };
+        let free = Step::EditSets { netns: Netns::Host, edits: vec![free] };
+        assert!(!blocked.blocks(&free));
+        blocked.note(&edit(&[PORT], &[]), false);
+        assert!(blocked.blocks(&free), "it is still published");
         blocked.note(&Step::AddSet { netns: Netns::Host, name: "guarded".into(), kind: SetKind::Ports }, false);
         assert!(blocked.blocks(&edit(&[], &[PortRange::single(Protocol::Tcp, 81)])));
     }

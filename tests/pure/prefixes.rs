@@ -13,8 +13,9 @@ use meshd::plan::{Plan, Step, diff};
 use proptest::prelude::*;
 
 use super::build::{backend, node, port, serving, tcp};
+use super::meshes::PORTS;
 use super::mutations::{Related, related};
-use super::tracer::{NODE, Origin, Story, Tracer, packet};
+use super::tracer::{NODE, Origin, Packet, Story, Tracer, packet};
 use super::traffic::{Admission, admission};
 
 /// All states on the way, each with the steps that led to it.
@@ -137,6 +138,44 @@ proptest! {
                     let served = matches!(&story, Story::Reaches(arrivals) if arrivals.iter().any(|arrival| arrival.weight > 0));
                     assert!(served, "{node} {protocol} {number} from {origin:?} {story}, after{}", listed(so_far));
                 }
+            }
+        });
+    }
+
+    /// Who may come neither before nor after does not come in between. (What is left over of a range that is cut anew has
+    /// for a moment no list: elements that overlap are exchanged at once, and those of the ports follow.)
+    #[test]
+    fn who_is_kept_out_is_kept_out_all_the_while(related in related().prop_map(on_the_same_bridge)) {
+        let (a, b) = related.objects();
+        let open = |mesh: &Option<Mesh>, asked: &Packet| {
+            let ports = mesh.iter().flat_map(|mesh| &mesh.services).flat_map(|service| &service.ports);
+            let port = ports.into_iter().find(|port| port.published.contains(asked.protocol, asked.port));
+            port.is_some_and(|port| admission(port, asked) == Admission::Open)
+        };
+        let asked = Protocol::ALL.into_iter().flat_map(|protocol| PORTS.map(move |number| (protocol, number))).flat_map(
+            |(protocol, number)| {
+                let ways = [(Origin::Outside, NODE[0]), (Origin::Outside, NODE[1]), (Origin::Node, NODE[0])];
+                ways.map(|(origin, node)| packet(origin, node, protocol, number))
+            },
+        );
+        let ranges = |mesh: &Option<Mesh>| -> Vec<PortRange> {
+            let ports = mesh.iter().flat_map(|mesh| &mesh.services).flat_map(|service| &service.ports);
+            ports.map(|port| port.published).collect()
+        };
+        let (before, after) = (ranges(&related.a), ranges(&related.b));
+        let cut_anew = |asked: &Packet| {
+            let old = before.iter().find(|range| range.contains(asked.protocol, asked.port));
+            old.is_some_and(|old| after.iter().any(|new| new != old && new.overlaps(old)))
+        };
+        let kept_out: Vec<Packet> = asked
+            .filter(|asked| !open(&related.a, asked) && !open(&related.b, asked) && !cut_anew(asked))
+            .collect();
+        on_the_way(&a, &diff(&a, &b), |reached, so_far| {
+            let drops = BTreeSet::new();
+            let tracer = Tracer { objects: reached, drops: &drops };
+            for asked in &kept_out {
+                let story = tracer.trace(*asked);
+                assert!(!matches!(story, Story::Reaches(_)), "{asked:?} {story}, after{}", listed(so_far));
             }
         });
     }
