@@ -16,6 +16,7 @@ pub mod occupancy;
 pub mod path;
 pub mod peer;
 pub mod probe;
+mod record;
 pub mod returns;
 pub mod socket;
 pub mod surroundings;
@@ -222,8 +223,10 @@ impl Kernel {
         let all = |outcome: Vec<socket::Result<()>>| outcome.into_iter().map(|one| one.map_err(Error::from)).collect();
         let nobody = || steps.iter().map(|_| Err(Error::NoSandbox)).collect();
         match batch {
-            Batch::Nft(Netns::Host) | Batch::NftLater(Netns::Host) => all(self.host.apply(steps)),
-            Batch::Nft(_) | Batch::NftLater(_) => match &mut self.sandbox {
+            Batch::Nft(Netns::Host) | Batch::Publish(Netns::Host) | Batch::Free(Netns::Host) => {
+                all(self.host.apply(steps))
+            }
+            Batch::Nft(_) | Batch::Publish(_) | Batch::Free(_) => match &mut self.sandbox {
                 Some(sandbox) => all(sandbox.nft.apply(steps)),
                 None => nobody(),
             },
@@ -380,7 +383,9 @@ enum Batch {
     /// What is taken out of sets. In one transaction with what is put into others, there is a moment when a packet finds
     /// neither: a set of ranges shows what is new only some time after the old is gone (Linux, nft_pipapo_commit; seen on
     /// 6.1). So it comes in a transaction of its own.
-    NftLater(Netns),
+    Free(Netns),
+    /// Ports are published when it is known what else went well.
+    Publish(Netns),
     Ipvs,
     Remote,
     TakeOver,
@@ -401,7 +406,8 @@ fn batch_of(step: &Step) -> Batch {
         | Step::SetNeighbour { .. }
         | Step::DeleteNeighbour { .. } => Batch::Remote,
         Step::TakeOver { .. } => Batch::TakeOver,
-        Step::EditSets { netns, edits } if edits.iter().all(|edit| edit.add.is_empty()) => Batch::NftLater(*netns),
+        Step::EditSets { netns, edits } if edits.iter().all(|edit| edit.add.is_empty()) => Batch::Free(*netns),
+        Step::EditMap { netns, .. } => Batch::Publish(*netns),
         _ => nft::namespace_of(step).map_or(Batch::Alone, Batch::Nft),
     }
 }

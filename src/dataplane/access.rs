@@ -2,7 +2,7 @@
 //!
 //! A port that is bound is a published port like others, but for packets to other addresses, or that came in by other
 //! links: those are not led into the sandbox, so there the port is as closed as the host has it. Who may not come to a port
-//! is dropped before connection tracking sees it. Neither costs more with more ports. The look at bound ports comes once in a
+//! is dropped before anything is done with the packet. Neither costs more with more ports. The look at bound ports comes once in a
 //! connection and is always there, so that none is open for a moment when the last of them goes; who comes is looked up for
 //! every packet, and only where someone is kept out.
 
@@ -16,8 +16,9 @@ use crate::objects::{
     Action, Chain, ChainKind, Family, Hook, Key, Match, Network, Rule, Set, SetElement, SetKind, Table,
 };
 
-/// The kernel's NF_IP_PRI_RAW.
-const RAW: i32 = -300;
+/// Behind connection tracking (NF_IP_PRI_CONNTRACK, -200), which tells answers from questions; before all that is done with
+/// a packet.
+const GATE: i32 = -175;
 
 const BOUND: &str = "bound_ports";
 const BOUND_LINKS: &str = "bound_links";
@@ -80,11 +81,13 @@ fn is_guarded(mesh: &Mesh) -> bool {
     mesh.ports().any(|port| port.access.allow.is_some() || !port.access.deny.is_empty())
 }
 
-/// Only what comes in from outside is asked: neither the node's own connections nor the sandbox's.
+/// Only what comes in from outside is asked: neither the node's own connections nor the sandbox's, nor answers to them, whose
+/// port may be a published one by chance.
 fn chain(mesh: &Mesh) -> Chain {
     let own = ["lo", mesh.gateway.bridge.as_str()]
         .map(|link| Rule::new([Match::InterfaceIn(link.to_owned())], Action::Return));
     let mut rules: Vec<Rule> = own.into();
+    rules.push(Rule::new([Match::Answer], Action::Return));
     for family in Family::ALL {
         let denied = Match::Among { key: Key::SourceAndPort(family), set: denied(family).to_owned() };
         rules.push(Rule::new([Match::DestinationLocal, denied], Action::Drop));
@@ -92,7 +95,7 @@ fn chain(mesh: &Mesh) -> Chain {
         let stranger = Match::NotAmong { key: Key::SourceAndPort(family), set: allowed(family).to_owned() };
         rules.push(Rule::new([Match::DestinationLocal, guarded, stranger], Action::Drop));
     }
-    Chain { kind: ChainKind::Filter, hook: Hook::Prerouting, priority: RAW, rules }
+    Chain { kind: ChainKind::Filter, hook: Hook::Prerouting, priority: GATE, rules }
 }
 
 fn add(table: &mut Table, name: &str, kind: SetKind, elements: impl Iterator<Item = SetElement>) {

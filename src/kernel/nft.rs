@@ -211,7 +211,7 @@ fn single(step: &Step, id: u32, out: &mut Vec<Request>) {
         Step::EditSets { edits, .. } => {
             for SetEdit { name, remove, add } in edits {
                 for (kind, flags, elements) in [(DELSETELEM, 0, remove), (NEWSETELEM, NLM_F_CREATE, add)] {
-                    for chunk in elements.chunks(map::ELEMENTS_PER_MESSAGE) {
+                    for chunk in elements.chunks(set::ELEMENTS_PER_MESSAGE) {
                         let mut body = header(INET);
                         set::write_elements(&mut body, name, chunk);
                         out.push(request(kind, flags, body));

@@ -5,8 +5,7 @@
 //! that.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +13,7 @@ use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 
 use super::link::ways;
 use super::socket::{self, Socket};
-use super::{netns, nft, sysctl};
+use super::{netns, nft, record, sysctl};
 use crate::objects::{Mac, NetnsRef, Returns};
 
 #[derive(Debug, thiserror::Error)]
@@ -107,28 +106,13 @@ impl Record {
     }
 
     fn load(&self) -> Result<BTreeMap<NetnsRef, Given>> {
-        match fs::read_to_string(&self.file) {
-            Ok(text) => Ok(text.lines().filter_map(read).collect()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(BTreeMap::new()),
-            Err(error) => Err(self.because("read")(error)),
-        }
+        let text = record::load(&self.file).map_err(self.because("read"))?;
+        Ok(text.lines().filter_map(read).collect())
     }
 
-    /// Writes beside the file and renames, so that a crash leaves the old file or the new one.
     fn store(&self, all: &BTreeMap<NetnsRef, Given>) -> Result<()> {
-        if all.is_empty() {
-            return match fs::remove_file(&self.file) {
-                Err(error) if error.kind() != ErrorKind::NotFound => Err(self.because("remove")(error)),
-                _ => Ok(()),
-            };
-        }
         let text: String = all.iter().map(|(netns, given)| write(netns, given)).collect();
-        let beside = self.file.with_extension("new");
-        let written = self.file.parent().map_or(Ok(()), fs::create_dir_all);
-        written
-            .and_then(|()| fs::write(&beside, text))
-            .and_then(|()| fs::rename(&beside, &self.file))
-            .map_err(self.because("write"))
+        record::store(&self.file, &text).map_err(self.because("write"))
     }
 
     fn because(&self, verb: &'static str) -> impl FnOnce(io::Error) -> Error {

@@ -1,13 +1,12 @@
 //! Kernel parameters by their dotted names (sysctl(8)), and the host's original values of those we change.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::netns;
+use super::{netns, record};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -124,29 +123,12 @@ impl Host {
     }
 
     fn load(&self) -> Result<BTreeMap<String, Original>> {
-        match fs::read_to_string(&self.file) {
-            Ok(text) => parse(&text).map_err(|(line, found)| Error::Torn { path: self.file.clone(), line, found }),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(BTreeMap::new()),
-            Err(error) => Err(self.record("read")(error)),
-        }
+        let text = record::load(&self.file).map_err(self.record("read"))?;
+        parse(&text).map_err(|(line, found)| Error::Torn { path: self.file.clone(), line, found })
     }
 
-    /// Writes beside the file and renames, so that a crash leaves the old file or the new one.
     fn store(&self, all: &BTreeMap<String, Original>) -> Result<()> {
-        if all.is_empty() {
-            return match fs::remove_file(&self.file) {
-                Err(error) if error.kind() != ErrorKind::NotFound => Err(self.record("remove")(error)),
-                _ => Ok(()),
-            };
-        }
-        let directory = self.file.parent().unwrap_or(Path::new("/"));
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(directory)
-            .map_err(self.record("make the directory of"))?;
-        let new = self.file.with_extension("new");
-        fs::write(&new, print(all)).and_then(|()| fs::rename(&new, &self.file)).map_err(self.record("write"))
+        record::store(&self.file, &print(all)).map_err(self.record("write"))
     }
 
     fn record(&self, verb: &'static str) -> impl FnOnce(io::Error) -> Error {

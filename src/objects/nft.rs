@@ -157,6 +157,8 @@ pub enum Match {
         port: u16,
         vni: u32,
     },
+    /// The packet answers one that went the other way.
+    Answer,
     /// The packet has a mark: in the sandbox, it is of a published port.
     Marked,
 }
@@ -175,6 +177,7 @@ impl fmt::Display for Match {
             Match::Among { key, set } => write!(f, "{key} @{set}"),
             Match::NotAmong { key, set } => write!(f, "{key} != @{set}"),
             Match::Vxlan { port, vni } => write!(f, "udp dport {port} @th,96,24 {vni:#x}"),
+            Match::Answer => write!(f, "ct direction reply"),
             Match::Marked => write!(f, "meta mark != 0x00000000"),
         }
     }

@@ -6,8 +6,6 @@ use crate::lab::{
     Backend, Config, Node, Nodes, Protocol, SECOND, Tcp, Udp, Underlay, batch, eventually, tally, value_of,
 };
 
-const MIB: usize = 1 << 20;
-
 /// One backend on each node, kafka-1 on node-1 and so on, at addresses of both families.
 fn kafka(nodes: &Nodes) -> impl Fn(Config) -> Config + use<> {
     let backend = |node: &Node| {
@@ -38,18 +36,9 @@ fn check(nodes: &Nodes, protocol: Protocol) {
 }
 
 fn bodies(nodes: &Nodes) {
-    let file = nodes.file("body", MIB);
     for node in &nodes.all {
-        for at in [node.address(), format!("[{}]", node.address6())] {
-            for _ in 0..nodes.all.len() {
-                let get = format!("curl -sSgf -m 60 -o /dev/null -w %{{size_download}} http://{at}:20229/bytes/{MIB}");
-                assert_eq!(nodes.client.run(&get), MIB.to_string(), "from {at}");
-                let put =
-                    format!("curl -sSgf -m 60 -D - -o /dev/null --data-binary @{} http://{at}:20229/", file.display());
-                let head = nodes.client.run(&put);
-                assert!(head.contains(&format!("X-Received: {MIB}\r\n")), "to {at}: {head}");
-            }
-        }
+        nodes.bodies(&node.address(), nodes.all.len());
+        nodes.bodies(&format!("[{}]", node.address6()), nodes.all.len());
     }
 }
 

@@ -324,7 +324,8 @@ impl<'a> Tracer<'a> {
             Match::SourceLocal => self.is_local(view.source),
             Match::DestinationIn(network) => network.contains(view.destination),
             Match::SourceIn(network) => network.contains(view.source),
-            Match::Vxlan { .. } => false,
+            // Only questions are traced.
+            Match::Vxlan { .. } | Match::Answer => false,
             Match::Among { key, set } => self.is_among(*key, set, view),
             Match::NotAmong { key, set } => self.has(*key, view) && !self.is_among(*key, set, view),
             Match::Marked => view.mark.is_some(),

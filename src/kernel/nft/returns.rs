@@ -6,7 +6,7 @@
 use ipnetwork::IpNetwork;
 
 use super::expr::{CT_DIRECTION, CT_MARK, DATA_VALUE, Expr, LINK_HEADER, META_IIFTYPE, META_L4PROTO, REG_1};
-use super::rule::compile;
+use super::rule::{REPLY, compile};
 use super::*;
 use crate::kernel::attribute::{attributes, find, string_of};
 use crate::objects::{Action, Mac, Match, Returns, Rule, return_mark};
@@ -19,8 +19,6 @@ const MANGLE: i32 = -150;
 const UDP: u8 = 17;
 /// ARPHRD_ETHER (linux/if_arp.h).
 const ETHERNET: u16 = 1;
-/// The direction of an answer (linux/netfilter/nf_conntrack_tuple_common.h, IP_CT_DIR_REPLY).
-const REPLY: u8 = 1;
 /// nft(8)'s own numbers for types; the kernel only keeps them.
 const TYPE_ETHER: u32 = 9;
 const TYPE_MARK: u32 = 19;

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::expr::{
-    Expr, META_IIFNAME, META_L4PROTO, META_MARK, META_NFPROTO, META_OIFNAME, NETWORK_HEADER, REG_1, REG_2, REG32_01,
-    REG32_02, REG32_05, TRANSPORT_HEADER, VERDICT_ACCEPT, VERDICT_DROP, VERDICT_RETURN,
+    CT_DIRECTION, Expr, META_IIFNAME, META_L4PROTO, META_MARK, META_NFPROTO, META_OIFNAME, NETWORK_HEADER, REG_1,
+    REG_2, REG32_01, REG32_02, REG32_05, TRANSPORT_HEADER, VERDICT_ACCEPT, VERDICT_DROP, VERDICT_RETURN,
 };
 use crate::objects::{Action, Family, Key, Match, Rule};
 
@@ -18,6 +18,8 @@ const NAME_LENGTH: usize = 16;
 
 /// Expressions of the longest key, and its look-up.
 const MOST_PARTS: usize = 6;
+/// The direction of an answer (linux/netfilter/nf_conntrack_tuple_common.h, IP_CT_DIR_REPLY).
+pub const REPLY: u8 = 1;
 const UDP: u8 = 17;
 /// Behind the UDP header and the first word of the VXLAN header (RFC 7348).
 const VNI_OFFSET: u32 = 12;
@@ -84,6 +86,7 @@ fn compile_match(matched: &Match) -> Vec<Expr> {
             Expr::Payload { base: TRANSPORT_HEADER, offset: VNI_OFFSET, length: 3, to: REG_1 },
             compare(true, vni.to_be_bytes().get(1..).unwrap_or_default()),
         ],
+        Match::Answer => vec![Expr::Connection { key: CT_DIRECTION, to: REG_1 }, compare(true, [REPLY])],
         Match::Marked => vec![load(META_MARK), compare(false, 0u32.to_ne_bytes())],
     }
 }
@@ -247,6 +250,7 @@ fn raise_match(expressions: &[Expr]) -> Option<(Match, usize)> {
             (META_MARK, false) => Match::Marked,
             _ => return None,
         },
+        [Expr::Connection { key: CT_DIRECTION, .. }, ..] => Match::Answer,
         [Expr::AddressType { source: true, .. }, ..] => Match::SourceLocal,
         [Expr::AddressType { source: false, .. }, ..] => Match::DestinationLocal,
         _ => return None,
@@ -350,6 +354,7 @@ mod tests {
             network().prop_map(Match::DestinationIn),
             network().prop_map(Match::SourceIn),
             Just(Match::Marked),
+            Just(Match::Answer),
             ("[a-z0-9]{1,15}", key()).prop_map(|(set, key)| Match::Among { key, set }),
             ("[a-z0-9]{1,15}", key()).prop_map(|(set, key)| Match::NotAmong { key, set }),
             (any::<u16>(), 0u32..1 << 24).prop_map(|(port, vni)| Match::Vxlan { port, vni }),

@@ -31,6 +31,9 @@ const FLAG_INTERVAL: u32 = 0x4;
 const FLAG_MAP: u32 = 0x8;
 const FLAG_CONCAT: u32 = 0x80;
 
+/// Elements of one message: an attribute holds no more than 64 KiB, and the ends of an IPv6 network with ports are 72 bytes.
+pub const ELEMENTS_PER_MESSAGE: usize = 500;
+
 /// A part of a key: nft(8)'s own number for its type, which the kernel only keeps, and its length.
 type Part = (u32, usize);
 const IPV4: Part = (7, 4);

@@ -130,6 +130,20 @@ impl Nodes {
         std::fs::write(node.config_file(), config.to_string()).expect("cannot write a configuration");
     }
 
+    /// A MiB to the client and a MiB from it, so often, by the port 20229 at that address of a node.
+    pub fn bodies(&self, at: &str, times: usize) {
+        const MIB: usize = 1 << 20;
+        let file = self.lab.file("body", MIB);
+        for _ in 0..times {
+            let get = format!("curl -sSgf -m 60 -o /dev/null -w %{{size_download}} http://{at}:20229/bytes/{MIB}");
+            assert_eq!(self.lab.client.run(&get), MIB.to_string(), "from {at}");
+            let put =
+                format!("curl -sSgf -m 60 -D - -o /dev/null --data-binary @{} http://{at}:20229/", file.display());
+            let head = self.lab.client.run(&put);
+            assert!(head.contains(&format!("X-Received: {MIB}\r\n")), "to {at}: {head}");
+        }
+    }
+
     /// Cuts the node's link to the LAN, or joins it again.
     pub fn link(&self, node: &Node, up: bool) {
         batch(Some(&self.lan), &format!("link set {} {}\n", node.name(), if up { "up" } else { "down" }));
