@@ -73,6 +73,11 @@ pub fn same(one: &OwnedFd, other: &OwnedFd) -> io::Result<bool> {
     Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
 }
 
+/// The number that tells a namespace from all others, as long as it lives.
+pub fn identity(netns: &OwnedFd) -> io::Result<u64> {
+    Ok(fstat(netns)?.st_ino)
+}
+
 fn file_of(name: &str) -> PathBuf {
     Path::new(DIRECTORY).join(name)
 }

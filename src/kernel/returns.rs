@@ -48,6 +48,8 @@ const REFLECT: [&str; 3] = ["net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_refle
 /// What a namespace was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Given {
+    /// Which namespace it was: the next one of that name was given nothing.
+    identity: u64,
     returns: Returns,
     /// The parameters among [`REFLECT`] that were 0 before.
     set: Vec<String>,
@@ -69,7 +71,7 @@ impl Record {
     pub fn observe(&self) -> Result<BTreeMap<NetnsRef, Returns>> {
         let mut seen = BTreeMap::new();
         for (netns, given) in self.load()? {
-            let Ok(file) = netns::open(netns.path()) else { continue };
+            let Some(file) = given.open(&netns) else { continue };
             let whole = within(&file, || holds(&given.returns))?;
             seen.insert(netns, if whole { given.returns } else { Returns::default() });
         }
@@ -80,8 +82,10 @@ impl Record {
     pub fn set(&self, netns: &NetnsRef, returns: &Returns, own: &[&OwnedFd]) -> Result<()> {
         let file = open(netns, own)?;
         let mut all = self.load()?;
+        all.retain(|netns, given| given.open(netns).is_some());
         let before = all.remove(netns).unwrap_or_default();
-        let mut given = Given { returns: returns.clone(), set: before.set };
+        let identity = netns::identity(&file).map_err(Error::Enter)?;
+        let mut given = Given { identity, returns: returns.clone(), set: before.set };
         let missing = within(&file, || {
             let off = |name: &&str| sysctl::get(name).is_ok_and(|value| value.as_deref() == Some("0"));
             Ok(REFLECT.into_iter().filter(off).map(str::to_owned).collect::<Vec<_>>())
@@ -96,11 +100,8 @@ impl Record {
     pub fn delete(&self, netns: &NetnsRef, own: &[&OwnedFd]) -> Result<()> {
         let mut all = self.load()?;
         let Some(given) = all.remove(netns) else { return Ok(()) };
-        match open(netns, own) {
-            Ok(file) => within(&file, || take(&given.set))?,
-            // Its name is another's by now: that one was given nothing.
-            Err(Error::Own(_) | Error::Namespace(_)) => {}
-            Err(error) => return Err(error),
+        if given.open(netns).is_some() {
+            within(&open(netns, own)?, || take(&given.set))?;
         }
         self.store(&all)
     }
@@ -118,6 +119,14 @@ impl Record {
     fn because(&self, verb: &'static str) -> impl FnOnce(io::Error) -> Error {
         let path = self.file.clone();
         move |source| Error::Record { verb, path, source }
+    }
+}
+
+impl Given {
+    /// The namespace that was given it; `None`: it is gone, and its name may be another's by now.
+    fn open(&self, netns: &NetnsRef) -> Option<OwnedFd> {
+        let file = netns::open(netns.path()).ok()?;
+        (netns::identity(&file).ok()? == self.identity).then_some(file)
     }
 }
 
@@ -178,9 +187,9 @@ fn take(set: &[String]) -> Result<()> {
     set.iter().try_for_each(|parameter| Ok(sysctl::put(parameter, "0")?))
 }
 
-/// One line: the namespace, the parameters, the sources, the ports, and for each node its MAC and its addresses.
+/// One line: the namespace and its number, the parameters, the sources, the ports, and for each node its MAC and its addresses.
 fn write(netns: &NetnsRef, given: &Given) -> String {
-    let Given { returns, set } = given;
+    let Given { identity, returns, set } = given;
     let join = |items: Vec<String>| items.join(",");
     let ports = returns.datagrams.iter().map(|(first, last)| format!("{first}-{last}")).collect();
     let sources = returns.sources.iter().map(ToString::to_string).collect();
@@ -188,7 +197,7 @@ fn write(netns: &NetnsRef, given: &Given) -> String {
         NetnsRef::Pid(pid) => pid.to_string(),
         NetnsRef::Name(name) | NetnsRef::Path(name) => name.clone(),
     };
-    let mut line = format!("{netns}\t{}\t{}\t{}", join(set.clone()), join(sources), join(ports));
+    let mut line = format!("{netns}\t{identity}\t{}\t{}\t{}", join(set.clone()), join(sources), join(ports));
     for (mac, addresses) in &returns.nodes {
         line += &format!("\t{mac}={}", join(addresses.iter().map(ToString::to_string).collect()));
     }
@@ -204,6 +213,7 @@ fn read(line: &str) -> Option<(NetnsRef, Given)> {
         Err(_) if name.starts_with('/') => NetnsRef::Path(name.to_owned()),
         Err(_) => NetnsRef::Name(name.to_owned()),
     };
+    let identity = fields.next().and_then(|number| number.parse().ok()).unwrap_or(0);
     let mut list = || fields.next().unwrap_or_default().split(',').filter(|item| !item.is_empty());
     let set = list().filter(|name| REFLECT.contains(name)).map(str::to_owned).collect();
     let sources = list().filter_map(|source| source.parse().ok()).collect();
@@ -215,7 +225,7 @@ fn read(line: &str) -> Option<(NetnsRef, Given)> {
         Some((mac.parse::<Mac>().ok()?, addresses))
     };
     let nodes = fields.filter_map(node).collect();
-    Some((netns, Given { returns: Returns { nodes, sources, datagrams }, set }))
+    Some((netns, Given { identity, returns: Returns { nodes, sources, datagrams }, set }))
 }
 
 #[cfg(test)]
@@ -234,7 +244,7 @@ mod tests {
             sources: ["10.255.0.33/16", "fd00:255::33/64"].map(|source| source.parse().unwrap()).into(),
             datagrams: [(53, 53), (30000, 30009)].into(),
         };
-        let given = Given { returns, set: vec![REFLECT[0].to_owned()] };
+        let given = Given { identity: 4026532000, returns, set: vec![REFLECT[0].to_owned()] };
         for netns in
             [NetnsRef::Name("kafka 1".to_owned()), NetnsRef::Path("/run/docker/netns/a".to_owned()), NetnsRef::Pid(7)]
         {

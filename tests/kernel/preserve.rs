@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lab::{Backend, Config, Nodes, Place, Protocol, SECOND, Tcp, Udp, Underlay, assert_same, batch, tally};
+use crate::lab::{
+    Backend, Config, Nodes, Place, Protocol, SECOND, Tcp, Udp, Underlay, assert_same, batch, eventually, tally,
+};
 
 /// kafka-1 on node-1 and so on, published on TCP and UDP; and a port where nobody listens.
 fn service(keys: &str, nodes: usize) -> String {
@@ -105,6 +107,26 @@ fn nothing_is_left_in_a_backends_namespace() {
     nodes.write(&nodes.all[0], &nodes.config(&nodes.all[0]));
     assert!(nodes.meshd(&["--cleanup"]).status.success());
     assert_eq!(surroundings(&backend), before);
+}
+
+/// A namespace that is gone was given nothing any more, and the next one of its name not yet.
+#[test]
+fn the_next_namespace_of_a_name_is_another() {
+    let Some(nodes) = Nodes::new(1, Underlay::default()) else { return };
+    let backend = nodes.backend("kafka-1").tcp(9092);
+    let mut daemon = nodes.start(with("client_address = 'preserve'", 1)).remove(0);
+    sees(&nodes.client, Tcp, "192.168.50.1:20229", 1, "192.168.50.2");
+    let name = backend.name.clone();
+    drop(backend);
+    batch(None, &format!("netns del {name}\nnetns add {name}\n"));
+    let place = Place::new(name);
+    place.run("sysctl -q net.ipv4.tcp_fwmark_accept=1");
+    let given = || place.run("nft list tables").contains("meshd_return");
+    eventually("the new one is given what the old one had", given);
+    daemon.reload(&nodes.config(&nodes.all[0]));
+    assert!(!given());
+    assert_eq!(place.run("sysctl -n net.ipv4.tcp_fwmark_accept").trim(), "1", "it was so before");
+    assert_eq!(place.run("sysctl -n net.ipv4.fwmark_reflect").trim(), "0");
 }
 
 #[test]
