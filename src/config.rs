@@ -183,8 +183,7 @@ fn taken(metrics: &Metrics, ingress: Option<&Ingress>) -> Vec<(PortRange, &'stat
 /// With the place of its address.
 fn node(root: &Section<'_>) -> (Node, Option<At<IpAddr>>) {
     let section = root.section("node", "[node]", &["name", "address", "on_stop", "state_dir", "watch"]);
-    let wanted = "a name of 1 to 63 characters from A-Z, a-z, 0-9, `_`, `.` and `-`";
-    let name = section.text("name", wanted, |text| services::is_name(text).then(|| text.to_owned()));
+    let name = services::name(&section);
     let wanted = "an IPv4 or IPv6 address at which other nodes reach this one";
     let address = section.text("address", wanted, |text| {
         text.parse::<IpAddr>().ok().filter(|address| network::unreachable(*address).is_none())

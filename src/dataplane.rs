@@ -1,8 +1,9 @@
 //! What has to be in the kernel for a mesh to work: pure functions from a [`Mesh`] to [`Objects`].
 //!
 //! What a packet meets on its way is built here, hop by hop: [`topology`] makes the namespaces, the links
-//! between them and the backends' legs, [`remote`] the ways to other nodes, [`returns`] the ways back of preserved client addresses; [`tunnel`] keeps strangers out of it; [`host`] leads published ports into the sandbox, as far as [`access`] lets it; [`ipvs`] balances
-//! them there.
+//! between them and the backends' legs, [`remote`] the ways to other nodes, [`returns`] the ways back of preserved client
+//! addresses; [`tunnel`] keeps strangers out of the overlay; [`host`] leads published ports into the sandbox, as far as
+//! [`access`] lets it; [`ipvs`] balances them there.
 
 mod access;
 mod host;

@@ -16,7 +16,7 @@ pub mod occupancy;
 pub mod path;
 pub mod peer;
 pub mod probe;
-mod record;
+pub mod record;
 pub mod returns;
 pub mod socket;
 pub mod surroundings;

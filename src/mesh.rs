@@ -260,10 +260,9 @@ impl Mesh {
         backend.node.as_ref().is_some_and(|node| *node != self.node)
     }
 
-    /// The peer that a backend is on; `None`: it is not elsewhere.
-    pub fn peer_of(&self, backend: &Backend) -> Option<&Peer> {
-        let node = backend.node.as_ref().filter(|_| self.is_elsewhere(backend))?;
-        self.peers.iter().find(|peer| peer.name == *node)
+    /// The peers but for this node itself, which may be listed by the name that its host has.
+    pub fn other_nodes(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.iter().filter(|peer| peer.name != self.node)
     }
 
     /// Which service owns which mark, for messages.

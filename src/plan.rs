@@ -1,8 +1,8 @@
 //! The difference between what is seen and what is wanted, as ordered steps.
 //!
 //! The order is make before break. What traffic will need is made first, from the inside out: namespaces,
-//! links, backends' legs, the ways to other nodes and back, rules, IPVS services with their destinations, marks, and last the published ports
-//! on the host. Then what is not wanted goes, from the outside in. So at every prefix of a plan a published
+//! links, backends' legs, the ways to other nodes and back, rules, IPVS services with their destinations, marks, and last
+//! the published ports on the host. Then what is not wanted goes, from the outside in. So at every prefix of a plan a published
 //! port leads to a mark that has its service, and no port loses its last backend before it is unpublished.
 
 mod blocked;

@@ -3,11 +3,11 @@
 //! What the control socket is given is JSON in the file's keys. It is written down as TOML, with a note of what
 //! stands where, and read as the file is: so there is one grammar, and one place for each rule.
 
-use serde_json::Value;
-
 use std::net::IpAddr;
 
-use crate::mesh::{Peer, Service};
+use serde_json::Value;
+
+use crate::mesh::Service;
 
 use super::error::{At, ELSEWHERE, Findings};
 use super::network::{Endpoint, GatewayRead, IngressRead};
@@ -85,8 +85,7 @@ fn stand(service: &Service, sites: &mut Sites) {
 }
 
 fn peer_endpoints(config: &Config) -> Vec<At<IpAddr>> {
-    let first = |peer: &Peer| peer.ingress.map(IpAddr::from).or(peer.ingress6.map(IpAddr::from));
-    config.peers.iter().filter_map(first).map(|value| At { value, at: ELSEWHERE }).collect()
+    config.peers.iter().filter_map(|peer| peer.endpoints().next()).map(|value| At { value, at: ELSEWHERE }).collect()
 }
 
 fn endpoints(config: &Config) -> Vec<Endpoint> {

@@ -9,7 +9,7 @@ use crate::objects::Family;
 use super::error::At;
 use super::network::{IngressRead, family_name, not_a_host, unreachable};
 use super::reader::{Section, choice, quoted};
-use super::services::is_name;
+use super::services;
 
 const PEER: &[&str] = &["name", "address", "ingress", "ingress6"];
 
@@ -90,8 +90,7 @@ fn name_and_address(section: &Section<'_>) -> Option<(At<String>, At<IpAddr>)> {
     if !section.has("ingress") && !section.has("ingress6") {
         section.lacks("ingress", "its own address in [ingress] `subnet`");
     }
-    let wanted = "a name of 1 to 63 characters from A-Z, a-z, 0-9, `_`, `.` and `-`";
-    let name = section.text("name", wanted, |text| is_name(text).then(|| text.to_owned()));
+    let name = services::name(section);
     let wanted = "an IPv4 or IPv6 address at which this node reaches it";
     let address =
         section.text("address", wanted, |text| text.parse::<IpAddr>().ok().filter(|ip| unreachable(*ip).is_none()));

@@ -97,8 +97,7 @@ fn service(section: &Section<'_>, sites: &mut Sites) -> Service {
     if !section.has("name") {
         section.lacks("name", "one such as name = \"web\"");
     }
-    let wanted = "a name of 1 to 63 characters from A-Z, a-z, 0-9, `_`, `.` and `-`";
-    let name = section.text("name", wanted, |text| is_name(text).then(|| text.to_owned()));
+    let name = name(section);
     let scheduling = scheduling(section, None);
     let way = way::read(section, None);
     let access = access::read(section, None);
@@ -109,23 +108,19 @@ fn service(section: &Section<'_>, sites: &mut Sites) -> Service {
     }
     let label = name.as_ref().map_or(String::new(), |name| name.value.clone());
     let ports = section.sections("port", "[[service.port]]", PORT).unwrap_or_default();
-    let ports = ports
-        .iter()
-        .filter_map(|section| {
-            port(
-                section,
-                &label,
-                &Inherited { scheduling: &scheduling, way: &way, access: &access, backends: &backends },
-                sites,
-            )
-        })
-        .collect();
+    let inherited = Inherited { scheduling: &scheduling, way: &way, access: &access, backends: &backends };
+    let ports = ports.iter().filter_map(|section| port(section, &label, &inherited, sites)).collect();
     sites.names.extend(name);
     Service { name: label, ports }
 }
 
-/// What a node or a service can be called.
-pub(super) fn is_name(text: &str) -> bool {
+/// Reads what a node, a peer or a service is called.
+pub(super) fn name(section: &Section<'_>) -> Option<At<String>> {
+    let wanted = "a name of 1 to 63 characters from A-Z, a-z, 0-9, `_`, `.` and `-`";
+    section.text("name", wanted, |text| is_name(text).then(|| text.to_owned()))
+}
+
+fn is_name(text: &str) -> bool {
     (1..=63).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 

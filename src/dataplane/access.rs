@@ -6,8 +6,7 @@
 //! connection and is always there, so that none is open for a moment when the last of them goes; who comes is looked up for
 //! every packet, and only where someone is kept out.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
 
@@ -125,13 +124,11 @@ fn links(port: &Port) -> impl Iterator<Item = SetElement> {
 /// Networks that are in none of the others: elements of a set do not overlap.
 fn networks_of(port: &Port, networks: &BTreeSet<Network>, family: Family) -> Vec<SetElement> {
     // By their first addresses and then by length, so one comes behind the ones that it is in.
-    let mut outermost: BTreeMap<IpAddr, IpNetwork> = BTreeMap::new();
-    let mut last: Option<IpNetwork> = None;
-    for Network(network) in networks.iter().filter(|network| Family::of(&network.0.ip()) == family) {
-        if last.is_none_or(|last| !last.contains(network.network())) {
-            outermost.insert(network.network(), *network);
-            last = Some(*network);
+    let mut outermost: Vec<Network> = Vec::new();
+    for network in networks.iter().filter(|network| Family::of(&network.0.ip()) == family) {
+        if outermost.last().is_none_or(|last| !last.0.contains(network.0.network())) {
+            outermost.push(*network);
         }
     }
-    outermost.into_values().map(|network| SetElement::Network(Network(network), port.published)).collect()
+    outermost.into_iter().map(|network| SetElement::Network(network, port.published)).collect()
 }

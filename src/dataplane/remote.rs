@@ -17,17 +17,19 @@ use super::topology::endpoints;
 type Remote<'a> = (IpAddr, Result<&'a NetnsRef, IpAddr>);
 
 pub(super) fn lower(mesh: &Mesh, objects: &mut Objects) {
-    for peer in mesh.peers.iter().filter(|peer| peer.name != mesh.node) {
+    for peer in mesh.other_nodes() {
         find(objects, peer.address, peer.endpoints());
     }
     let subnets: Vec<IpNetwork> = endpoints(&mesh.ingress);
+    let nodes: BTreeMap<&str, IpAddr> = mesh.other_nodes().map(|peer| (peer.name.as_str(), peer.address)).collect();
     // As the legs that the other node makes.
     let mut legs: BTreeMap<Remote<'_>, BTreeSet<IpAddr>> = BTreeMap::new();
     for backend in mesh.ports().flat_map(|port| &port.backends) {
         let on_overlay = subnets.iter().any(|subnet| subnet.contains(backend.address));
-        if let (true, Some(peer)) = (on_overlay, mesh.peer_of(backend)) {
+        let node = backend.node.as_ref().and_then(|node| nodes.get(node.as_str()));
+        if let (true, Some(node)) = (on_overlay, node) {
             let place = backend.netns.as_ref().ok_or(backend.address);
-            legs.entry((peer.address, place)).or_default().insert(backend.address);
+            legs.entry((*node, place)).or_default().insert(backend.address);
         }
     }
     for ((node, _), addresses) in legs {

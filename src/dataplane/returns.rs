@@ -1,6 +1,7 @@
 //! The way back of preserved client addresses, in the namespaces of this node's backends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
@@ -22,14 +23,15 @@ pub(super) fn lower(mesh: &Mesh, objects: &mut Objects) {
             }
         }
     }
+    let own = subnets.first().map(|first| (Mac::of(&first.ip()), subnets.iter().map(IpNetwork::ip).collect()));
+    let others =
+        mesh.other_nodes().filter_map(|peer| Some((Mac::of(&peer.endpoints().next()?), peer.endpoints().collect())));
+    let nodes: BTreeMap<Mac, BTreeSet<IpAddr>> = own.into_iter().chain(others).collect();
     for (netns, mut wanted) in returns {
         // One source of each family: the lowest.
         let first = |v4: bool| wanted.sources.iter().find(|source| source.is_ipv4() == v4).copied();
         wanted.sources = first(true).into_iter().chain(first(false)).collect();
-        let own = subnets.first().map(|first| (Mac::of(&first.ip()), subnets.iter().map(IpNetwork::ip).collect()));
-        let peers = mesh.peers.iter().filter(|peer| peer.name != mesh.node);
-        let others = peers.filter_map(|peer| Some((Mac::of(&peer.endpoints().next()?), peer.endpoints().collect())));
-        wanted.nodes = own.into_iter().chain(others).collect();
+        wanted.nodes.clone_from(&nodes);
         objects.returns.insert(netns.clone(), wanted);
     }
 }

@@ -1,5 +1,7 @@
 //! Netlink attributes: type, length, value, padded to four bytes (linux/netlink.h, `struct nlattr`).
 
+use std::net::IpAddr;
+
 /// The attribute's value is attributes itself.
 const NESTED: u16 = 1 << 15;
 /// The two highest bits are flags, the rest is the type.
@@ -60,6 +62,11 @@ impl Writer {
         self.bytes(kind, &bytes);
     }
 
+    /// An address, as many bytes as its family has.
+    pub fn ip(&mut self, kind: u16, value: IpAddr) {
+        self.bytes(kind, &octets(value));
+    }
+
     pub fn nested(&mut self, kind: u16, write: impl FnOnce(&mut Writer)) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]);
@@ -94,6 +101,21 @@ pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 /// The first attribute of that type.
 pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find_map(|(found, value)| (found == kind).then_some(value))
+}
+
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+/// The address that has those bytes.
+pub fn ip_of(octets: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(octets) {
+        return Some(v4.into());
+    }
+    <[u8; 16]>::try_from(octets).ok().map(IpAddr::from)
 }
 
 /// A number in host byte order.

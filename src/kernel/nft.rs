@@ -11,6 +11,7 @@ mod set;
 
 use nix::errno::Errno;
 
+use expr::Expr;
 pub use forward::Forward;
 
 use super::attribute::Writer;
@@ -107,8 +108,7 @@ impl Nft {
             Err(failures) => failures,
         };
         if let [step] = steps {
-            let error = failures.into_iter().map(|(_, error)| error).next();
-            let error = error.unwrap_or(Error::Malformed("a transaction failed without a reason"));
+            let error = first_of(failures);
             return vec![if done_already(step, &error) { Ok(()) } else { Err(error) }];
         }
         let (first, second) = steps.split_at(steps.len() / 2);
@@ -132,6 +132,12 @@ fn transact(socket: &mut Socket, requests: &[Request]) -> Result<(), Vec<(usize,
     // Both carry the subsystem in the header's resource id, in network byte order.
     let edge = |kind| Request { kind, flags: 0, body: vec![0, 0, 0, SUBSYSTEM as u8] };
     socket.transaction(edge(BATCH_BEGIN), requests, edge(BATCH_END))
+}
+
+/// Why a transaction failed.
+fn first_of(failures: Vec<(usize, Error)>) -> Error {
+    let error = failures.into_iter().map(|(_, error)| error).next();
+    error.unwrap_or(Error::Malformed("a transaction failed without a reason"))
 }
 
 /// The messages of some steps. Elements that go to the same map one step after the other share a message.
@@ -219,8 +225,9 @@ fn single(step: &Step, id: u32, out: &mut Vec<Request>) {
                 }
             }
         }
-        Step::DeleteSet { name, .. } => out.push(named(DELSET, SET_TABLE, SET_NAME, name)),
-        Step::DeleteMap { name, .. } => out.push(named(DELSET, SET_TABLE, SET_NAME, name)),
+        Step::DeleteSet { name, .. } | Step::DeleteMap { name, .. } => {
+            out.push(named(DELSET, SET_TABLE, SET_NAME, name))
+        }
         Step::SetChain { name, chain, .. } => set_chain(name, chain, out),
         Step::DeleteChain { name, .. } => {
             out.push(named(DELRULE, RULE_TABLE, RULE_CHAIN, name));
@@ -232,29 +239,36 @@ fn single(step: &Step, id: u32, out: &mut Vec<Request>) {
 
 /// Makes the chain if it is not there, empties it, fills it: at once, so no packet meets it half full.
 fn set_chain(name: &str, chain: &Chain, out: &mut Vec<Request>) {
-    let mut body = header(INET);
-    body.string(CHAIN_TABLE, TABLE);
-    body.string(CHAIN_NAME, name);
-    body.nested(CHAIN_HOOK, |hook| {
-        hook.be32(HOOK_NUMBER, hook_number(chain.hook));
-        hook.be32(HOOK_PRIORITY, chain.priority as u32);
-    });
-    body.be32(CHAIN_POLICY, POLICY_ACCEPT);
-    body.string(CHAIN_TYPE, chain_type(chain.kind));
-    out.push(request(NEWCHAIN, NLM_F_CREATE, body));
+    out.push(new_chain(TABLE, name, chain_type(chain.kind), chain.hook, chain.priority));
 
     let mut body = header(INET);
     body.string(RULE_TABLE, TABLE);
     body.string(RULE_CHAIN, name);
     out.push(request(DELRULE, 0, body));
 
-    for rule in &chain.rules {
-        let mut body = header(INET);
-        body.string(RULE_TABLE, TABLE);
-        body.string(RULE_CHAIN, name);
-        body.nested(RULE_EXPRESSIONS, |list| rule::compile(rule).iter().for_each(|expression| expression.write(list)));
-        out.push(request(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, body));
-    }
+    out.extend(chain.rules.iter().map(|rule| new_rule(TABLE, name, &rule::compile(rule))));
+}
+
+fn new_chain(table: &str, name: &str, kind: &str, hook: Hook, priority: i32) -> Request {
+    let mut body = header(INET);
+    body.string(CHAIN_TABLE, table);
+    body.string(CHAIN_NAME, name);
+    body.nested(CHAIN_HOOK, |place| {
+        place.be32(HOOK_NUMBER, hook_number(hook));
+        place.be32(HOOK_PRIORITY, priority as u32);
+    });
+    body.be32(CHAIN_POLICY, POLICY_ACCEPT);
+    body.string(CHAIN_TYPE, kind);
+    request(NEWCHAIN, NLM_F_CREATE, body)
+}
+
+/// Behind the rules that the chain has.
+fn new_rule(table: &str, chain: &str, expressions: &[Expr]) -> Request {
+    let mut body = header(INET);
+    body.string(RULE_TABLE, table);
+    body.string(RULE_CHAIN, chain);
+    body.nested(RULE_EXPRESSIONS, |list| expressions.iter().for_each(|expression| expression.write(list)));
+    request(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, body)
 }
 
 fn chain_type(kind: ChainKind) -> &'static str {

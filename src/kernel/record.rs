@@ -3,18 +3,36 @@
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {verb} {}", .path.display())]
+pub struct Error {
+    verb: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+fn because(verb: &'static str, file: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = file.to_owned();
+    move |source| Error { verb, path, source }
+}
 
 /// The record's text; nothing where there is none.
-pub fn load(file: &Path) -> io::Result<String> {
+pub fn load(file: &Path) -> Result<String, Error> {
     match fs::read_to_string(file) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-        other => other,
+        other => other.map_err(because("read", file)),
     }
 }
 
 /// Writes beside the file and renames, so that a crash leaves the old one or the new one. Without a text there is no file.
-pub fn store(file: &Path, text: &str) -> io::Result<()> {
+pub fn store(file: &Path, text: &str) -> Result<(), Error> {
+    replace(file, text).map_err(because("write", file))
+}
+
+fn replace(file: &Path, text: &str) -> io::Result<()> {
     if text.is_empty() {
         return match fs::remove_file(file) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),

@@ -18,13 +18,8 @@ use crate::objects::{Mac, NetnsRef, Returns};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot {verb} {}", .path.display())]
-    Record {
-        verb: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Record(#[from] record::Error),
     #[error("no link of namespace {0} has the backend's address")]
     NotAttached(NetnsRef),
     #[error("namespace {0} is meshd's own or the host's, which no backend can have")]
@@ -107,18 +102,13 @@ impl Record {
     }
 
     fn load(&self) -> Result<BTreeMap<NetnsRef, Given>> {
-        let text = record::load(&self.file).map_err(self.because("read"))?;
+        let text = record::load(&self.file)?;
         Ok(text.lines().filter_map(read).collect())
     }
 
     fn store(&self, all: &BTreeMap<NetnsRef, Given>) -> Result<()> {
         let text: String = all.iter().map(|(netns, given)| write(netns, given)).collect();
-        record::store(&self.file, &text).map_err(self.because("write"))
-    }
-
-    fn because(&self, verb: &'static str) -> impl FnOnce(io::Error) -> Error {
-        let path = self.file.clone();
-        move |source| Error::Record { verb, path, source }
+        Ok(record::store(&self.file, &text)?)
     }
 }
 

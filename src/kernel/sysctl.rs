@@ -17,13 +17,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    #[error("cannot {verb} {}", .path.display())]
-    Record {
-        verb: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Record(#[from] record::Error),
     #[error("{}: line {line}: found {found:?} where `name = value` should be", .path.display())]
     Torn { path: PathBuf, line: usize, found: String },
 }
@@ -123,16 +118,12 @@ impl Host {
     }
 
     fn load(&self) -> Result<BTreeMap<String, Original>> {
-        let text = record::load(&self.file).map_err(self.record("read"))?;
+        let text = record::load(&self.file)?;
         parse(&text).map_err(|(line, found)| Error::Torn { path: self.file.clone(), line, found })
     }
 
     fn store(&self, all: &BTreeMap<String, Original>) -> Result<()> {
-        record::store(&self.file, &print(all)).map_err(self.record("write"))
-    }
-
-    fn record(&self, verb: &'static str) -> impl FnOnce(io::Error) -> Error {
-        move |source| Error::Record { verb, path: self.file.clone(), source }
+        Ok(record::store(&self.file, &print(all))?)
     }
 }
 

@@ -24,10 +24,6 @@ pub struct Returns {
 }
 
 impl Returns {
-    pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
-    }
-
     /// All of both: so nothing is taken away that either needs.
     pub fn union(&self, other: &Returns) -> Returns {
         let mut both = self.clone();

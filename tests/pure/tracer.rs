@@ -107,6 +107,15 @@ struct View<'a> {
     tracked: bool,
 }
 
+impl<'a> View<'a> {
+    /// As it comes into a namespace, or begins there.
+    fn entering(packet: Packet, netns: Netns, interface_in: Option<&'a str>) -> View<'a> {
+        let Packet { source, destination, protocol, port, .. } = packet;
+        let (interface_out, mark, tracked) = (None, None, true);
+        View { netns, interface_in, interface_out, source, destination, protocol, port, mark, tracked }
+    }
+}
+
 /// What a hook's rules come to.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
@@ -129,23 +138,12 @@ pub fn trace(objects: &Objects, packet: Packet) -> Story {
 
 impl<'a> Tracer<'a> {
     pub fn trace(&self, packet: Packet) -> Story {
-        let Packet { origin, source, destination, protocol, port } = packet;
-        let (hook, interface_in) = match origin {
+        let (hook, interface_in) = match packet.origin {
             Origin::Outside => (Hook::Prerouting, Some(UPLINK)),
             Origin::Sandbox => (Hook::Prerouting, self.gateway_bridge()),
             Origin::Node => (Hook::Output, None),
         };
-        let view = View {
-            netns: Netns::Host,
-            interface_in,
-            interface_out: None,
-            source,
-            destination,
-            protocol,
-            port,
-            mark: None,
-            tracked: true,
-        };
+        let view = View::entering(packet, Netns::Host, interface_in);
         match self.rules(hook, &view) {
             Outcome::Destination(sandbox) => match self.publish(packet, View { destination: sandbox, ..view }) {
                 Ok(arrivals) => Story::Reaches(arrivals),
@@ -159,19 +157,7 @@ impl<'a> Tracer<'a> {
     /// The mark of an answer that comes into the sandbox from the overlay.
     pub fn mark_of_answer(&self, protocol: Protocol, port: u16) -> Option<Mark> {
         let answer = packet(Origin::Outside, "10.255.0.3", protocol, port);
-        let Packet { source, destination, .. } = answer;
-        let (netns, interface_in) = (Netns::Sandbox, Some("eth0"));
-        let view = View {
-            netns,
-            interface_in,
-            interface_out: None,
-            source,
-            destination,
-            protocol,
-            port,
-            mark: None,
-            tracked: true,
-        };
+        let view = View::entering(answer, Netns::Sandbox, Some("eth0"));
         match self.rules(Hook::Prerouting, &view) {
             Outcome::Mark(mark) => Some(mark),
             _ => None,

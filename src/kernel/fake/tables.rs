@@ -1,8 +1,8 @@
 //! nftables.
 
-use super::{Outcome, Refusal, exists, require};
 use std::collections::BTreeSet;
 
+use super::{Outcome, Refusal, exists, require};
 use crate::objects::{Action, Chain, Family, Map, MapKind, MapValue, Match, Netns, Objects, PortRange, Set, Table};
 use crate::plan::{SetEdit, Step};
 

@@ -1,11 +1,11 @@
 //! rtnetlink's messages about what the tunnel knows of other nodes: forwarding entries and neighbours.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use nix::errno::Errno;
 
-use super::super::attribute::{Writer, find};
+use super::super::attribute::{Writer, find, ip_of};
 use super::super::socket::{NLM_F_CREATE, NLM_F_REPLACE, Request, Result, Socket};
 use crate::objects::Mac;
 
@@ -30,28 +30,34 @@ const HEADER: usize = 12;
 
 /// The entry of the tunnel with that index, whatever was there before.
 pub(super) fn set_forwarding(index: u32, mac: Mac, node: IpAddr) -> Request {
-    request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, (AF_BRIDGE, NTF_SELF), index, Some(mac), Some(node))
+    set(AF_BRIDGE, &forwarding_entry(index, mac, node))
 }
 
 /// The entry of a bridge: frames to that MAC leave by the port with that index, whatever was learned before. Not the
 /// bridge's own address, and never forgotten (bridge(8), `static`).
 pub(super) fn set_port(index: u32, mac: Mac) -> Request {
-    let mut request =
-        request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, (AF_BRIDGE, NTF_MASTER), index, Some(mac), None);
-    request.body[8..10].copy_from_slice(&NUD_NOARP.to_ne_bytes());
-    request
+    set(AF_BRIDGE, &Entry { index, state: NUD_NOARP, flags: NTF_MASTER, mac: Some(mac), ip: None })
 }
 
 pub(super) fn delete_forwarding(index: u32, mac: Mac, node: IpAddr) -> Request {
-    request(RTM_DELNEIGH, 0, (AF_BRIDGE, NTF_SELF), index, Some(mac), Some(node))
+    forwarding_entry(index, mac, node).request(RTM_DELNEIGH, 0, AF_BRIDGE)
 }
 
 pub(super) fn set_neighbour(index: u32, ip: IpAddr, mac: Mac) -> Request {
-    request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, (family(ip), 0), index, Some(mac), Some(ip))
+    set(family(ip), &Entry { index, state: NUD_PERMANENT, flags: 0, mac: Some(mac), ip: Some(ip) })
 }
 
 pub(super) fn delete_neighbour(index: u32, ip: IpAddr) -> Request {
-    request(RTM_DELNEIGH, 0, (family(ip), 0), index, None, Some(ip))
+    let entry = Entry { index, state: NUD_PERMANENT, flags: 0, mac: None, ip: Some(ip) };
+    entry.request(RTM_DELNEIGH, 0, family(ip))
+}
+
+fn forwarding_entry(index: u32, mac: Mac, node: IpAddr) -> Entry {
+    Entry { index, state: NUD_PERMANENT, flags: NTF_SELF, mac: Some(mac), ip: Some(node) }
+}
+
+fn set(family: u8, entry: &Entry) -> Request {
+    entry.request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, family)
 }
 
 /// What is to be deleted and is gone already is deleted.
@@ -86,14 +92,6 @@ pub(super) fn family(ip: IpAddr) -> u8 {
     if ip.is_ipv4() { AF_INET } else { AF_INET6 }
 }
 
-pub(super) fn ip_of(value: &[u8]) -> Option<IpAddr> {
-    match value.len() {
-        4 => <[u8; 4]>::try_from(value).ok().map(|octets| IpAddr::from(Ipv4Addr::from(octets))),
-        16 => <[u8; 16]>::try_from(value).ok().map(|octets| IpAddr::from(Ipv6Addr::from(octets))),
-        _ => None,
-    }
-}
-
 fn header(family: u8, index: u32, state: u16, flags: u8) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[0] = family;
@@ -103,24 +101,17 @@ fn header(family: u8, index: u32, state: u16, flags: u8) -> [u8; HEADER] {
     header
 }
 
-fn request(
-    kind: u16,
-    flags: u16,
-    (family, entry_flags): (u8, u8),
-    index: u32,
-    mac: Option<Mac>,
-    ip: Option<IpAddr>,
-) -> Request {
-    let mut body = Writer::after(&header(family, index, NUD_PERMANENT, entry_flags));
-    match ip {
-        Some(IpAddr::V4(v4)) => body.bytes(NDA_DST, &v4.octets()),
-        Some(IpAddr::V6(v6)) => body.bytes(NDA_DST, &v6.octets()),
-        None => {}
+impl Entry {
+    fn request(&self, kind: u16, flags: u16, family: u8) -> Request {
+        let mut body = Writer::after(&header(family, self.index, self.state, self.flags));
+        if let Some(ip) = self.ip {
+            body.ip(NDA_DST, ip);
+        }
+        if let Some(mac) = self.mac {
+            body.bytes(NDA_LLADDR, &mac.0);
+        }
+        Request { kind, flags, body: body.finish() }
     }
-    if let Some(mac) = mac {
-        body.bytes(NDA_LLADDR, &mac.0);
-    }
-    Request { kind, flags, body: body.finish() }
 }
 
 fn dump(socket: &mut Socket, family: u8, index: u32) -> Result<Vec<Entry>> {

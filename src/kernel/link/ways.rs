@@ -7,9 +7,9 @@ use std::net::IpAddr;
 
 use nix::errno::Errno;
 
-use super::super::attribute::{Writer, find, u32_of};
+use super::super::attribute::{Writer, find, ip_of, u32_of};
 use super::super::socket::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request, Result, Socket};
-use super::remote::{family, ip_of};
+use super::remote::family;
 use super::{address, message};
 use crate::objects::{Returns, return_mark};
 
@@ -90,12 +90,11 @@ pub(in crate::kernel) fn are(socket: &mut Socket, link: u32, returns: &Returns) 
 
 fn settle(socket: &mut Socket, rules: &BTreeSet<Rule>, routes: &BTreeSet<Route>) -> Result<()> {
     let (seen_rules, seen_routes) = (seen_rules(socket)?, seen_routes(socket)?);
-    let make = |kind| (kind, NLM_F_CREATE | NLM_F_EXCL);
     let mut requests: Vec<Request> = Vec::new();
     requests.extend(
         routes.difference(&seen_routes).map(|route| route.request((RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE))),
     );
-    requests.extend(rules.difference(&seen_rules).map(|rule| rule.request(make(RTM_NEWRULE))));
+    requests.extend(rules.difference(&seen_rules).map(|rule| rule.request((RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL))));
     requests.extend(seen_rules.difference(rules).map(|rule| rule.request((RTM_DELRULE, 0))));
     // One that was replaced is gone.
     let kept = |old: &&Route| routes.iter().any(|new| (new.family, new.table) == (old.family, old.table));
@@ -180,10 +179,8 @@ impl Route {
         body.u32(RTA_TABLE, self.table);
         body.u32(RTA_OIF, self.link);
         for (kind, address) in [(RTA_GATEWAY, self.gateway), (RTA_PREFSRC, self.source)] {
-            match address {
-                Some(IpAddr::V4(v4)) => body.bytes(kind, &v4.octets()),
-                Some(IpAddr::V6(v6)) => body.bytes(kind, &v6.octets()),
-                None => {}
+            if let Some(address) = address {
+                body.ip(kind, address);
             }
         }
         Request { kind, flags, body: body.finish() }

@@ -1,43 +1,40 @@
 //! Maps and their elements, as netlink carries them.
 
-use std::net::IpAddr;
-
 use super::expr::DATA_VALUE;
-use super::rule::address;
-use crate::kernel::attribute::{Writer, attributes, be32_of, find, string_of};
+use super::{SET_NAME, SET_TABLE};
+use crate::kernel::attribute::{Writer, attributes, be32_of, find, ip_of, octets, string_of};
 use crate::objects::{Family, Map, MapKind, MapValue, Mark, PortRange, Protocol, TABLE};
 
-const SET_TABLE: u16 = 1;
-const SET_NAME: u16 = 2;
-const SET_FLAGS: u16 = 3;
-const SET_KEY_TYPE: u16 = 4;
-const SET_KEY_LEN: u16 = 5;
-const SET_DATA_TYPE: u16 = 6;
-const SET_DATA_LEN: u16 = 7;
-const SET_DESC: u16 = 9;
-const SET_ID: u16 = 10;
-const SET_USERDATA: u16 = 13;
-const DESC_CONCAT: u16 = 2;
-const FIELD_LEN: u16 = 1;
-const LIST_ELEM: u16 = 1;
+// linux/netfilter/nf_tables.h: maps are sets with values.
+pub(super) const SET_FLAGS: u16 = 3;
+pub(super) const SET_KEY_TYPE: u16 = 4;
+pub(super) const SET_KEY_LEN: u16 = 5;
+pub(super) const SET_DATA_TYPE: u16 = 6;
+pub(super) const SET_DATA_LEN: u16 = 7;
+pub(super) const SET_DESC: u16 = 9;
+pub(super) const SET_ID: u16 = 10;
+pub(super) const SET_USERDATA: u16 = 13;
+pub(super) const DESC_CONCAT: u16 = 2;
+pub(super) const FIELD_LEN: u16 = 1;
+pub(super) const LIST_ELEM: u16 = 1;
 
-const FLAG_INTERVAL: u32 = 0x4;
-const FLAG_MAP: u32 = 0x8;
-const FLAG_CONCAT: u32 = 0x80;
+pub(super) const FLAG_INTERVAL: u32 = 0x4;
+pub(super) const FLAG_MAP: u32 = 0x8;
+pub(super) const FLAG_CONCAT: u32 = 0x80;
 
-const ELEM_KEY: u16 = 1;
-const ELEM_DATA: u16 = 2;
-const ELEM_KEY_END: u16 = 10;
-const ELEMENTS_TABLE: u16 = 1;
-const ELEMENTS_SET: u16 = 2;
-const ELEMENTS: u16 = 3;
+pub(super) const ELEM_KEY: u16 = 1;
+pub(super) const ELEM_DATA: u16 = 2;
+pub(super) const ELEM_KEY_END: u16 = 10;
+pub(super) const ELEMENTS_TABLE: u16 = 1;
+pub(super) const ELEMENTS_SET: u16 = 2;
+pub(super) const ELEMENTS: u16 = 3;
 
 /// nft(8)'s own numbers for types; the kernel only keeps them. Six bits each in a concatenation.
-const TYPE_INET_PROTO: u32 = 12;
-const TYPE_INET_SERVICE: u32 = 13;
-const TYPE_MARK: u32 = 19;
-const TYPE_IPV4: u32 = 7;
-const TYPE_IPV6: u32 = 8;
+pub(super) const TYPE_INET_PROTO: u32 = 12;
+pub(super) const TYPE_INET_SERVICE: u32 = 13;
+pub(super) const TYPE_MARK: u32 = 19;
+pub(super) const TYPE_IPV4: u32 = 7;
+pub(super) const TYPE_IPV6: u32 = 8;
 const KEY_TYPE: u32 = TYPE_INET_PROTO << 6 | TYPE_INET_SERVICE;
 /// Bytes. Each part of a concatenated key takes whole words.
 const KEY_LENGTH: u32 = 8;
@@ -80,16 +77,21 @@ pub fn write(body: &mut Writer, name: &str, map: &Map, id: u32) {
     body.be32(SET_DATA_LEN, data_length);
     body.be32(SET_ID, id);
     if map.ranges {
-        // Ranges in a concatenation need to know its parts: one byte of protocol, two of port.
-        body.nested(SET_DESC, |desc| {
-            desc.nested(DESC_CONCAT, |concat| {
-                for length in [1, 2] {
-                    concat.nested(LIST_ELEM, |field| field.be32(FIELD_LEN, length));
-                }
-            });
-        });
+        // One byte of protocol, two of port.
+        write_parts(body, [1, 2]);
     }
     body.bytes(SET_USERDATA, &byte_orders(map.kind));
+}
+
+/// Ranges in a concatenation need to know the lengths of its parts.
+pub(super) fn write_parts(body: &mut Writer, lengths: impl IntoIterator<Item = u32>) {
+    body.nested(SET_DESC, |desc| {
+        desc.nested(DESC_CONCAT, |concat| {
+            for length in lengths {
+                concat.nested(LIST_ELEM, |field| field.be32(FIELD_LEN, length));
+            }
+        });
+    });
 }
 
 /// A map without its elements, and its name; `None` where it is not like any that we make.
@@ -109,9 +111,15 @@ pub fn read(body: &[u8]) -> Option<(String, Option<Map>)> {
     Some((name, map))
 }
 
-fn key(protocol: Protocol, port: u16) -> [u8; 8] {
+pub(super) fn key(protocol: Protocol, port: u16) -> [u8; 8] {
     let [high, low] = port.to_be_bytes();
     [protocol.number(), 0, 0, 0, high, low, 0, 0]
+}
+
+/// The ports from one key to another, of one protocol.
+pub(super) fn read_range(first: &[u8], last: &[u8]) -> Option<PortRange> {
+    let ((protocol, first), (same, last)) = (read_key(first)?, read_key(last)?);
+    (protocol == same).then_some(PortRange { protocol, first, last })
 }
 
 fn read_key(bytes: &[u8]) -> Option<(Protocol, u16)> {
@@ -122,8 +130,7 @@ fn read_key(bytes: &[u8]) -> Option<(Protocol, u16)> {
 fn value(value: &MapValue) -> Vec<u8> {
     match value {
         MapValue::Mark(mark) => mark.0.to_ne_bytes().to_vec(),
-        MapValue::Address(IpAddr::V4(v4)) => v4.octets().to_vec(),
-        MapValue::Address(IpAddr::V6(v6)) => v6.octets().to_vec(),
+        MapValue::Address(address) => octets(*address),
     }
 }
 
@@ -159,21 +166,20 @@ pub fn read_elements(body: &[u8], kind: MapKind) -> Vec<(PortRange, MapValue)> {
 
 fn read_element(element: &[u8], kind: MapKind) -> Option<(PortRange, MapValue)> {
     let data = |attribute| find(element, attribute).and_then(|inner| find(inner, DATA_VALUE));
-    let (protocol, first) = read_key(data(ELEM_KEY)?)?;
-    let last = match data(ELEM_KEY_END) {
-        Some(end) => read_key(end).filter(|(same, _)| *same == protocol)?.1,
-        None => first,
-    };
+    let first = data(ELEM_KEY)?;
+    let ports = read_range(first, data(ELEM_KEY_END).unwrap_or(first))?;
     let bytes = data(ELEM_DATA)?;
     let value = match kind {
         MapKind::Mark => MapValue::Mark(Mark(u32::from_ne_bytes(bytes.try_into().ok()?))),
-        MapKind::Address(_) => MapValue::Address(address(bytes)?),
+        MapKind::Address(_) => MapValue::Address(ip_of(bytes)?),
     };
-    Some((PortRange { protocol, first, last }, value))
+    Some((ports, value))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -6,10 +6,14 @@
 use ipnetwork::IpNetwork;
 
 use super::expr::{CT_DIRECTION, CT_MARK, DATA_VALUE, Expr, LINK_HEADER, META_IIFTYPE, META_L4PROTO, REG_1};
+use super::map::{
+    ELEM_DATA, ELEM_KEY, ELEMENTS, ELEMENTS_PER_MESSAGE, ELEMENTS_SET, ELEMENTS_TABLE, FLAG_MAP, LIST_ELEM,
+    SET_DATA_LEN, SET_DATA_TYPE, SET_FLAGS, SET_ID, SET_KEY_LEN, SET_KEY_TYPE, SET_USERDATA, TYPE_MARK, byte_orders,
+};
 use super::rule::{REPLY, compile};
 use super::*;
 use crate::kernel::attribute::{attributes, find, string_of};
-use crate::objects::{Action, Mac, Match, Returns, Rule, return_mark};
+use crate::objects::{Action, Mac, MapKind, Match, Returns, Rule, return_mark};
 
 /// Not the name of a node's: a whole node may be someone's backend.
 const RETURN_TABLE: &str = "meshd_return";
@@ -19,23 +23,8 @@ const MANGLE: i32 = -150;
 const UDP: u8 = 17;
 /// ARPHRD_ETHER (linux/if_arp.h).
 const ETHERNET: u16 = 1;
-/// nft(8)'s own numbers for types; the kernel only keeps them.
+/// nft(8)'s own number for the type; the kernel only keeps it.
 const TYPE_ETHER: u32 = 9;
-const TYPE_MARK: u32 = 19;
-const SET_FLAGS: u16 = 3;
-const SET_KEY_TYPE: u16 = 4;
-const SET_KEY_LEN: u16 = 5;
-const SET_DATA_TYPE: u16 = 6;
-const SET_DATA_LEN: u16 = 7;
-const SET_ID: u16 = 10;
-const SET_USERDATA: u16 = 13;
-const FLAG_MAP: u32 = 0x8;
-const LIST_ELEM: u16 = 1;
-const ELEM_KEY: u16 = 1;
-const ELEM_DATA: u16 = 2;
-const ELEMENTS_TABLE: u16 = 1;
-const ELEMENTS_SET: u16 = 2;
-const ELEMENTS: u16 = 3;
 
 /// Chain, hook, type, and rules, as their expressions.
 fn chains(returns: &Returns) -> Vec<(&'static str, Hook, &'static str, Vec<Vec<Expr>>)> {
@@ -85,10 +74,10 @@ pub fn set(socket: &mut Socket, returns: &Returns) -> Result<(), Error> {
     map.be32(SET_DATA_TYPE, TYPE_MARK);
     map.be32(SET_DATA_LEN, 4);
     map.be32(SET_ID, 1);
-    map.bytes(SET_USERDATA, &super::map::byte_orders(crate::objects::MapKind::Mark));
+    map.bytes(SET_USERDATA, &byte_orders(MapKind::Mark));
     requests.push(request(NEWSET, NLM_F_CREATE, map));
     let nodes: Vec<&Mac> = returns.nodes.keys().collect();
-    for chunk in nodes.chunks(super::map::ELEMENTS_PER_MESSAGE) {
+    for chunk in nodes.chunks(ELEMENTS_PER_MESSAGE) {
         let mut body = header(INET);
         body.string(ELEMENTS_TABLE, RETURN_TABLE);
         body.string(ELEMENTS_SET, MAP);
@@ -103,30 +92,15 @@ pub fn set(socket: &mut Socket, returns: &Returns) -> Result<(), Error> {
         requests.push(request(NEWSETELEM, NLM_F_CREATE, body));
     }
     for (name, hook, kind, rules) in chains(returns) {
-        let mut body = header(INET);
-        body.string(CHAIN_TABLE, RETURN_TABLE);
-        body.string(CHAIN_NAME, name);
-        body.nested(CHAIN_HOOK, |place| {
-            place.be32(HOOK_NUMBER, hook_number(hook));
-            place.be32(HOOK_PRIORITY, MANGLE as u32);
-        });
-        body.be32(CHAIN_POLICY, POLICY_ACCEPT);
-        body.string(CHAIN_TYPE, kind);
-        requests.push(request(NEWCHAIN, NLM_F_CREATE, body));
-        for rule in rules {
-            let mut body = header(INET);
-            body.string(RULE_TABLE, RETURN_TABLE);
-            body.string(RULE_CHAIN, name);
-            body.nested(RULE_EXPRESSIONS, |list| rule.iter().for_each(|expression| expression.write(list)));
-            requests.push(request(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, body));
-        }
+        requests.push(new_chain(RETURN_TABLE, name, kind, hook, MANGLE));
+        requests.extend(rules.iter().map(|rule| new_rule(RETURN_TABLE, name, rule)));
     }
-    transact(socket, &requests).map_err(first)
+    transact(socket, &requests).map_err(first_of)
 }
 
 /// A table that is gone already is removed.
 pub fn remove(socket: &mut Socket) -> Result<(), Error> {
-    transact(socket, &[table(NEWTABLE, NLM_F_CREATE), table(DELTABLE, 0)]).map_err(first)
+    transact(socket, &[table(NEWTABLE, NLM_F_CREATE), table(DELTABLE, 0)]).map_err(first_of)
 }
 
 /// Whether the table is what is wanted.
@@ -161,14 +135,6 @@ pub fn is(socket: &mut Socket, returns: &Returns) -> Result<bool, Error> {
     seen.sort_by(|one, other| one.0.cmp(&other.0));
     rules.sort_by(|one, other| one.0.cmp(&other.0));
     Ok(seen == rules)
-}
-
-fn first(failures: Vec<(usize, Error)>) -> Error {
-    failures
-        .into_iter()
-        .map(|(_, error)| error)
-        .next()
-        .unwrap_or(Error::Malformed("a transaction failed without a reason"))
 }
 
 fn table(kind: u16, flags: u16) -> Request {

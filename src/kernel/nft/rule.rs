@@ -1,7 +1,6 @@
 //! Our sentences to nftables' expressions, and back.
 
 use std::fmt::Write;
-use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
@@ -9,6 +8,7 @@ use super::expr::{
     CT_DIRECTION, Expr, META_IIFNAME, META_L4PROTO, META_MARK, META_NFPROTO, META_OIFNAME, NETWORK_HEADER, REG_1,
     REG_2, REG32_01, REG32_02, REG32_05, TRANSPORT_HEADER, VERDICT_ACCEPT, VERDICT_DROP, VERDICT_RETURN,
 };
+use crate::kernel::attribute::{ip_of, octets};
 use crate::objects::{Action, Family, Key, Match, Rule};
 
 /// The kernel's RTN_LOCAL.
@@ -159,20 +159,6 @@ fn compile_address(network: &IpNetwork, source: bool) -> Vec<Expr> {
     out
 }
 
-pub fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
-}
-
-pub fn address(octets: &[u8]) -> Option<IpAddr> {
-    if let Ok(v4) = <[u8; 4]>::try_from(octets) {
-        return Some(v4.into());
-    }
-    <[u8; 16]>::try_from(octets).ok().map(IpAddr::from)
-}
-
 /// `meta l4proto . th dport map @map`: the key's two parts, then the look-up.
 fn look_up(map: &str) -> [Expr; 3] {
     [
@@ -220,7 +206,6 @@ fn raise_match(expressions: &[Expr]) -> Option<(Match, usize)> {
         return Some((found, length));
     }
     let candidate = match expressions {
-        // Before a plain family match: an address match begins with one.
         [
             Expr::Meta { key: META_L4PROTO, .. },
             Expr::Compare { .. },
@@ -233,6 +218,7 @@ fn raise_match(expressions: &[Expr]) -> Option<(Match, usize)> {
             port: u16::from_be_bytes(port.as_slice().try_into().ok()?),
             vni: vni.iter().fold(0, |vni, byte| vni << 8 | u32::from(*byte)),
         },
+        // Before a plain family match: an address match begins with one.
         [
             Expr::Meta { key: META_NFPROTO, .. },
             Expr::Compare { .. },
@@ -265,7 +251,7 @@ fn raise_address(offset: u32, rest: &[Expr]) -> Option<Match> {
         [Expr::Compare { value, .. }, ..] => (None, value),
         _ => return None,
     };
-    let address = address(value)?;
+    let address = ip_of(value)?;
     let bits = match mask {
         Some(mask) => mask.iter().map(|byte| byte.count_ones()).sum::<u32>(),
         None => value.len() as u32 * 8,
@@ -285,7 +271,7 @@ fn raise_action(expressions: &[Expr]) -> Option<Action> {
         [Expr::Verdict(VERDICT_ACCEPT)] => Action::Accept,
         [Expr::Verdict(VERDICT_RETURN)] => Action::Return,
         [Expr::Masquerade] => Action::Masquerade,
-        [Expr::Load { value, .. }, Expr::Nat { source: true, .. }] => Action::Snat(address(value)?),
+        [Expr::Load { value, .. }, Expr::Nat { source: true, .. }] => Action::Snat(ip_of(value)?),
         [_, _, Expr::Lookup { map, .. }, Expr::SetMark { .. }, _] => Action::MarkFrom { map: map.clone() },
         [_, _, Expr::Lookup { map, .. }, Expr::SetMark { .. }, Expr::Notrack, _] => {
             Action::UntrackedMarkFrom { map: map.clone() }
@@ -313,6 +299,8 @@ fn describe(expressions: &[Expr]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use proptest::prelude::*;
 
     use super::*;

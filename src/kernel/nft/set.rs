@@ -6,40 +6,25 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::expr::DATA_VALUE;
-use super::rule::{address, interface, interface_name, octets};
-use crate::kernel::attribute::{Writer, attributes, be32_of, find, string_of};
-use crate::objects::{Family, Network, PortRange, Protocol, Set, SetElement, SetKind, TABLE};
-
-// linux/netfilter/nf_tables.h
-const SET_TABLE: u16 = 1;
-const SET_NAME: u16 = 2;
-const SET_FLAGS: u16 = 3;
-const SET_KEY_TYPE: u16 = 4;
-const SET_KEY_LEN: u16 = 5;
-const SET_DESC: u16 = 9;
-const SET_ID: u16 = 10;
-const SET_USERDATA: u16 = 13;
-const DESC_CONCAT: u16 = 2;
-const FIELD_LEN: u16 = 1;
-const LIST_ELEM: u16 = 1;
-const ELEM_KEY: u16 = 1;
-const ELEM_KEY_END: u16 = 10;
-const ELEMENTS_TABLE: u16 = 1;
-const ELEMENTS_SET: u16 = 2;
-const ELEMENTS: u16 = 3;
-const FLAG_INTERVAL: u32 = 0x4;
-const FLAG_MAP: u32 = 0x8;
-const FLAG_CONCAT: u32 = 0x80;
+use super::map::{
+    self, ELEM_KEY, ELEM_KEY_END, ELEMENTS, ELEMENTS_SET, ELEMENTS_TABLE, FLAG_CONCAT, FLAG_INTERVAL, FLAG_MAP,
+    LIST_ELEM, SET_FLAGS, SET_ID, SET_KEY_LEN, SET_KEY_TYPE, SET_USERDATA, TYPE_INET_PROTO, TYPE_INET_SERVICE,
+    TYPE_IPV4, TYPE_IPV6, read_range, write_parts,
+};
+use super::rule::{interface, interface_name};
+use super::{SET_NAME, SET_TABLE};
+use crate::kernel::attribute::{Writer, attributes, be32_of, find, ip_of, octets, string_of};
+use crate::objects::{Family, Network, PortRange, Set, SetElement, SetKind, TABLE};
 
 /// Elements of one message: an attribute holds no more than 64 KiB, and the ends of an IPv6 network with ports are 72 bytes.
 pub const ELEMENTS_PER_MESSAGE: usize = 500;
 
 /// A part of a key: nft(8)'s own number for its type, which the kernel only keeps, and its length.
 type Part = (u32, usize);
-const IPV4: Part = (7, 4);
-const IPV6: Part = (8, 16);
-const PROTOCOL: Part = (12, 1);
-const SERVICE: Part = (13, 2);
+const IPV4: Part = (TYPE_IPV4, 4);
+const IPV6: Part = (TYPE_IPV6, 16);
+const PROTOCOL: Part = (TYPE_INET_PROTO, 1);
+const SERVICE: Part = (TYPE_INET_SERVICE, 2);
 const IFNAME: Part = (41, 16);
 
 const KINDS: [SetKind; 6] = [
@@ -82,13 +67,7 @@ pub fn write(body: &mut Writer, name: &str, kind: SetKind, id: u32) {
     body.be32(SET_KEY_LEN, length);
     body.be32(SET_ID, id);
     if flags(kind) != 0 {
-        body.nested(SET_DESC, |desc| {
-            desc.nested(DESC_CONCAT, |concat| {
-                for (_, length) in parts(kind) {
-                    concat.nested(LIST_ELEM, |field| field.be32(FIELD_LEN, length as u32));
-                }
-            });
-        });
+        write_parts(body, parts(kind).into_iter().map(|(_, length)| length as u32));
     }
     // Tells nft(8) that the key is in network byte order, see `map`.
     body.bytes(SET_USERDATA, &[&[0, 4][..], &2u32.to_ne_bytes()].concat());
@@ -111,12 +90,9 @@ pub fn read(body: &[u8]) -> Option<(String, Set)> {
 
 /// The first and the last key of an element.
 fn ends(element: &SetElement) -> (Vec<u8>, Vec<u8>) {
-    let ports = |ports: &PortRange, port: u16| {
-        let [high, low] = port.to_be_bytes();
-        [ports.protocol.number(), 0, 0, 0, high, low, 0, 0]
-    };
     let both = |first: Vec<u8>, last: Vec<u8>, range: &PortRange| {
-        ([&first[..], &ports(range, range.first)].concat(), [&last[..], &ports(range, range.last)].concat())
+        let end = |at: &[u8], port| [at, &map::key(range.protocol, port)].concat();
+        (end(&first, range.first), end(&last, range.last))
     };
     match element {
         SetElement::Address(address) => (octets(*address), octets(*address)),
@@ -157,23 +133,14 @@ fn read_element(element: &[u8], kind: SetKind) -> Option<SetElement> {
     let SetKind::Addresses(_) = kind else {
         let head = first.len().checked_sub(8)?;
         let ((at, from), (end, to)) = (first.split_at_checked(head)?, last.split_at_checked(head)?);
-        let ports = ports(from, to)?;
+        let ports = read_range(from, to)?;
         return match kind {
             SetKind::Ports => Some(SetElement::Ports(ports)),
-            SetKind::Networks(_) => Some(SetElement::Network(Network(network(address(at)?, address(end)?)?), ports)),
+            SetKind::Networks(_) => Some(SetElement::Network(Network(network(ip_of(at)?, ip_of(end)?)?), ports)),
             _ => Some(SetElement::Link(interface_name(at)?, ports)),
         };
     };
-    Some(SetElement::Address(address(first)?))
-}
-
-fn ports(first: &[u8], last: &[u8]) -> Option<PortRange> {
-    let read = |bytes: &[u8]| match *bytes {
-        [protocol, _, _, _, high, low, ..] => Some((protocol, u16::from_be_bytes([high, low]))),
-        _ => None,
-    };
-    let ((protocol, first), (same, last)) = (read(first)?, read(last)?);
-    (protocol == same).then_some(PortRange { protocol: Protocol::from_number(protocol)?, first, last })
+    Some(SetElement::Address(ip_of(first)?))
 }
 
 /// The network from one address to another, if they are its ends.
@@ -193,6 +160,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::objects::Protocol;
 
     fn ports() -> impl Strategy<Value = PortRange> {
         (prop::sample::select(Protocol::ALL.to_vec()), any::<u16>(), any::<u16>())
