@@ -23,7 +23,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::mesh::{Gateway, Ingress, Mesh, Peer, Service};
-use crate::objects::{PortRange, Protocol, Timeouts};
+use crate::objects::{PortRange, Protocol, PublicKey, Timeouts};
 
 use error::{At, Findings};
 use peers::{Nodes, Own};
@@ -39,7 +39,8 @@ const ROOT: &[&str] = &["node", "ingress", "gateway", "ipvs", "metrics", "contro
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9326);
 /// Where meshctl looks, too.
 pub const DEFAULT_SOCKET: &str = "/run/meshd/meshd.sock";
-const DEFAULT_STATE: &str = "/var/lib/meshd";
+/// Where `[node] state_dir` is.
+pub const DEFAULT_STATE: &str = "/var/lib/meshd";
 const DEFAULT_GROUP: &str = "meshd";
 
 /// Everything that the configuration says, defaults filled in.
@@ -53,6 +54,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The other nodes, in the order of the file.
     pub peers: Vec<Peer>,
+    /// The public key that the list of peers has for this node itself, if it is there by the name of [node].
+    pub own_key: Option<PublicKey>,
     /// In the order of the file, as are their ports and backends.
     pub services: Vec<Service>,
 }
@@ -123,11 +126,35 @@ impl Config {
         }
     }
 
-    /// What this node has to do. `host_name` is its name if the configuration gives none.
+    /// Where the state is that a configuration speaks of, whatever else is wrong with it. `file` as in [`parse`](Config::parse).
+    ///
+    /// # Errors
+    ///
+    /// If it is not TOML, or `[node]` cannot be read.
+    pub fn state_dir(text: &str, file: &str) -> Result<PathBuf, Errors> {
+        let findings = Findings::new(text, file);
+        let document = syntax::parse(text, &findings);
+        let state_dir = document.and_then(|document| {
+            let root = Section::root(document.get_ref(), ROOT, &findings);
+            let before = findings.count();
+            let (node, ..) = node(&root);
+            (findings.count() == before).then_some(node.state_dir)
+        });
+        state_dir.ok_or_else(|| findings.into_errors())
+    }
+
+    /// The public key that the list of peers has for this node itself.
+    pub fn listed_key(&self, host_name: &str) -> Option<PublicKey> {
+        let name = self.node.name.as_deref().unwrap_or(host_name);
+        self.own_key.or_else(|| self.peers.iter().find(|peer| peer.name == name)?.key)
+    }
+
+    /// What this node has to do, but for its key. `host_name` is its name if the configuration gives none.
     pub fn mesh(&self, host_name: &str) -> Mesh {
         Mesh {
             node: self.node.name.as_deref().unwrap_or(host_name).to_owned(),
             address: self.node.address,
+            key: None,
             ingress: self.ingress.clone(),
             gateway: self.gateway.clone(),
             timeouts: self.timeouts,
@@ -140,11 +167,11 @@ impl Config {
 /// `None` only if something was reported.
 fn read(root: &Section<'_>) -> Option<Config> {
     let findings = root.findings;
-    let (node, address) = node(root);
+    let (node, address, has_address) = node(root);
     let metrics = metrics(root);
     let control = control(root);
     let timeouts = timeouts(root);
-    let ingress = network::ingress(root);
+    let ingress = network::ingress(root, has_address);
     let gateway = network::gateway(root);
     let own = Own { name: node.name.as_deref(), address: node.address, ingress: ingress.as_ref() };
     let peers = peers::read(root, &own);
@@ -164,8 +191,8 @@ fn read(root: &Section<'_>) -> Option<Config> {
     clash::namespaces(&backends, &ingress, findings);
     clash::macs(&backends, &ingress, &peers.endpoints, findings);
 
-    let (ingress, gateway, peers) = (ingress.ingress, gateway.gateway, peers.peers);
-    Some(Config { node, metrics, control, ingress, gateway, timeouts, peers, services })
+    let (ingress, gateway, own_key, peers) = (ingress.ingress, gateway.gateway, peers.own_key, peers.peers);
+    Some(Config { node, metrics, control, ingress, gateway, timeouts, peers, own_key, services })
 }
 
 /// What a backend's `node` may be.
@@ -176,12 +203,15 @@ fn nodes(node: &Node, peers: &[Peer]) -> Nodes {
 /// Ports of the host that meshd needs itself: published, they would be led away from it.
 fn taken(metrics: &Metrics, ingress: Option<&Ingress>) -> Vec<(PortRange, &'static str)> {
     let metrics = (PortRange::single(Protocol::Tcp, metrics.listen.port()), "the listener of [metrics]");
-    let tunnel = ingress.map(|ingress| (PortRange::single(Protocol::Udp, ingress.port), "the tunnel of [ingress]"));
-    tunnel.into_iter().chain([metrics]).collect()
+    let udp = |port| PortRange::single(Protocol::Udp, port);
+    let tunnel = ingress.map(|ingress| (udp(ingress.port), "the tunnel of [ingress]"));
+    let encryption = ingress.and_then(|ingress| ingress.encryption);
+    let encryption = encryption.map(|encryption| (udp(encryption.port), "the encryption of [ingress]"));
+    tunnel.into_iter().chain(encryption).chain([metrics]).collect()
 }
 
-/// With the place of its address.
-fn node(root: &Section<'_>) -> (Node, Option<At<IpAddr>>) {
+/// With the place of its address, and whether there is one, be it a bad one.
+fn node(root: &Section<'_>) -> (Node, Option<At<IpAddr>>, bool) {
     let section = root.section("node", "[node]", &["name", "address", "on_stop", "state_dir", "watch"]);
     let name = services::name(&section);
     let wanted = "an IPv4 or IPv6 address at which other nodes reach this one";
@@ -205,7 +235,7 @@ fn node(root: &Section<'_>) -> (Node, Option<At<IpAddr>>) {
         state_dir: state_dir.map_or(DEFAULT_STATE, |directory| directory.value).into(),
         watch: watch.is_some_and(|watch| watch.value),
     };
-    (node, address)
+    (node, address, section.has("address"))
 }
 
 fn metrics(root: &Section<'_>) -> Metrics {

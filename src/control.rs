@@ -102,6 +102,8 @@ pub struct Summary {
     pub path: String,
     pub refused_reload: Option<String>,
     pub state_dir: String,
+    /// This node's own, where the tunnel is encrypted.
+    pub public_key: Option<String>,
     /// What is kept and not in force, and why nothing can be kept, if so.
     pub troubles: Vec<String>,
 }

@@ -11,7 +11,7 @@ mod watch_file;
 mod work;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,9 +32,10 @@ use crate::kernel::lock::Lock;
 use crate::kernel::surroundings::host_name;
 use crate::kernel::{Kernel, Names, ipvs, probe};
 use crate::metrics::{self, Exposition, Metrics};
+use crate::objects::{PrivateKey, PublicKey};
 use crate::plan::Plan;
 use crate::source::file::Signature;
-use crate::source::{self, Sources, Wanted};
+use crate::source::{self, Sources, Wanted, key};
 use intent::Intent;
 use reconcile::{Reconciler, unix_time};
 use work::{Loop, Watched};
@@ -101,10 +102,27 @@ pub fn names(config: Option<&Config>) -> Names {
     }
 }
 
+/// This node's own public key; one is made if there is none.
+///
+/// # Errors
+/// See [`key::load_or_make`].
+pub fn public_key(state_dir: &Path) -> anyhow::Result<PublicKey> {
+    Ok(key::load_or_make(state_dir)?.public())
+}
+
 /// The plan that would be carried out now.
 pub fn dry_run(config: &Config) -> anyhow::Result<Plan> {
     let mut kernel = Kernel::open(names(Some(config)))?;
-    reconcile::plan(&mut kernel, &source::peek(config, &host_name())?)
+    let key = match &config.ingress.encryption {
+        // Nothing is changed: a key that is to be made is not made now.
+        Some(_) => Some(key::load_from(&config.node.state_dir)?.unwrap_or_else(key::random)),
+        None => None,
+    };
+    let mesh = source::peek(config, &host_name(), key.as_ref().map(PrivateKey::public))?;
+    if let Some(key) = key {
+        kernel.encrypt(key)?;
+    }
+    reconcile::plan(&mut kernel, &mesh)
 }
 
 /// Removes all that is ours, from whatever state.
@@ -139,7 +157,12 @@ impl Daemon {
         let lock = Lock::take(&names, &about)?;
         let mut kernel = Kernel::open(names)?;
         kernel.has_ipvs().map_err(|error: ipvs::OpenError| anyhow!(error))?;
-        let sources = Sources::open(path, config, &host_name()).context("[node] state_dir")?;
+        let key = config.ingress.encryption.map(|_| key::load_or_make(&config.node.state_dir)).transpose()?;
+        let mut sources = Sources::open(path, config, &host_name()).context("[node] state_dir")?;
+        if let Some(key) = key {
+            sources.encrypt(key.public()).map_err(|reason| anyhow!(reason))?;
+            kernel.encrypt(key)?;
+        }
         let wanted = sources.wanted();
         let problems = preflight::problems(&mut kernel, &wanted.mesh)?;
         if !problems.is_empty() {

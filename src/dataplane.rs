@@ -1,7 +1,7 @@
 //! What has to be in the kernel for a mesh to work: pure functions from a [`Mesh`] to [`Objects`].
 //!
 //! What a packet meets on its way is built here, hop by hop: [`topology`] makes the namespaces, the links
-//! between them and the backends' legs, [`remote`] the ways to other nodes, [`returns`] the ways back of preserved client
+//! between them and the backends' legs, [`wireguard`] encrypts what leaves them, [`remote`] the ways to other nodes, [`returns`] the ways back of preserved client
 //! addresses; [`tunnel`] keeps strangers out of the overlay; [`host`] leads published ports into the sandbox, as far as
 //! [`access`] lets it; [`ipvs`] balances them there.
 
@@ -12,6 +12,7 @@ mod remote;
 mod returns;
 mod topology;
 mod tunnel;
+mod wireguard;
 
 pub use topology::{HOST_END, encapsulation, overlay_mtu};
 
@@ -22,6 +23,7 @@ use crate::objects::{Family, Objects, Surroundings};
 pub fn objects(mesh: &Mesh, surroundings: &Surroundings) -> Objects {
     let mut objects = Objects::default();
     topology::lower(mesh, surroundings, &mut objects);
+    wireguard::lower(mesh, surroundings, &mut objects);
     remote::lower(mesh, &mut objects);
     returns::lower(mesh, &mut objects);
     host::lower(mesh, surroundings, &mut objects);

@@ -6,6 +6,7 @@
 pub mod attribute;
 pub mod conntrack;
 pub mod fake;
+pub mod generic;
 pub mod ipvs;
 pub mod link;
 pub mod listeners;
@@ -22,6 +23,7 @@ pub mod socket;
 pub mod surroundings;
 pub mod sysctl;
 pub mod watch;
+pub mod wireguard;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,12 +32,16 @@ use std::path::PathBuf;
 
 pub use nix::errno::Errno;
 
-use crate::objects::{Mac, Netns, NetnsRef, Objects, Opening, PortRange, TUNNEL_CHAIN, Timeouts, VirtualKey};
+use crate::objects::{
+    LinkId, LinkKind, Mac, Netns, NetnsRef, Objects, Opening, PortRange, PrivateKey, PublicKey, TUNNEL_CHAIN, Timeouts,
+    VirtualKey, WIREGUARD,
+};
 use crate::plan::{Blocked, Step};
 use ipvs::{Ipvs, ServiceCounters};
 use link::Links;
 use nft::Nft;
 use occupancy::Occupancy;
+use wireguard::WireguardSocket;
 
 /// Why a step was not done, or something could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +56,10 @@ pub enum Error {
     Sysctl(#[from] sysctl::Error),
     #[error(transparent)]
     Ipvs(#[from] ipvs::OpenError),
+    #[error(transparent)]
+    Wireguard(#[from] wireguard::OpenError),
+    #[error("there is no key, or no namespace of the overlay")]
+    NoWireguard,
     #[error("nf_tables is missing from this kernel: load it with `modprobe nf_tables`, or use a kernel that has it")]
     NoNftables(#[source] socket::Error),
     #[error(transparent)]
@@ -117,6 +127,10 @@ pub struct Kernel {
     links: Links,
     host: Nft,
     sandbox: Option<Sandbox>,
+    /// This node's own key, if the tunnel is encrypted.
+    key: Option<PrivateKey>,
+    /// Open in the overlay's namespace, if there is a key.
+    wireguard: Option<WireguardSocket>,
     sysctls: sysctl::Host,
     returns: returns::Record,
 }
@@ -130,7 +144,7 @@ impl Kernel {
         host.table().map_err(Error::NoNftables)?;
         let sysctls = sysctl::Host::new(names.runtime_directory());
         let returns = returns::Record::new(names.runtime_directory());
-        let mut kernel = Kernel { names, links, host, sandbox: None, sysctls, returns };
+        let mut kernel = Kernel { names, links, host, sandbox: None, key: None, wireguard: None, sysctls, returns };
         kernel.refresh()?;
         Ok(kernel)
     }
@@ -138,6 +152,42 @@ impl Kernel {
     /// Whether this kernel has IPVS: asking loads it.
     pub fn has_ipvs(&self) -> std::result::Result<(), ipvs::OpenError> {
         Ipvs::open().map(|_| ())
+    }
+
+    /// From now on there is a WireGuard link, with that key.
+    ///
+    /// # Errors
+    /// This kernel has no WireGuard.
+    pub fn encrypt(&mut self, key: PrivateKey) -> Result<()> {
+        // Asking loads it.
+        WireguardSocket::open()?;
+        self.key = Some(key);
+        self.open_wireguard()
+    }
+
+    fn open_wireguard(&mut self) -> Result<()> {
+        if let (Some(_), Some(overlay)) = (&self.key, self.links.netns(Netns::Overlay)) {
+            self.wireguard = Some(netns::within(overlay, WireguardSocket::open).map_err(Error::Enter)??);
+        }
+        Ok(())
+    }
+
+    /// The port that our WireGuard link listens on, if there is one.
+    pub fn wireguard_port(&mut self) -> Result<Option<u16>> {
+        let there = self.links.has(&LinkId::new(Netns::Overlay, WIREGUARD))?;
+        match &mut self.wireguard {
+            Some(wireguard) if there => Ok(Some(wireguard.read()?.port)),
+            _ => Ok(None),
+        }
+    }
+
+    /// When each peer of the WireGuard link last proved who it is, in seconds since 1970; nothing where there is no such
+    /// link.
+    pub fn handshakes(&mut self) -> Result<BTreeMap<PublicKey, u64>> {
+        match &mut self.wireguard {
+            Some(wireguard) => Ok(wireguard.handshakes()?),
+            None => Ok(BTreeMap::new()),
+        }
     }
 
     /// All that is ours, and of what can be anyone's (kernel parameters, backends' namespaces) what `about`
@@ -160,6 +210,10 @@ impl Kernel {
         seen.forwarding = found.forwarding;
         seen.neighbours = found.neighbours;
         seen.returns = self.returns.observe()?;
+        let wireguard = seen.links.get(&LinkId::new(Netns::Overlay, WIREGUARD));
+        if let (Some(LinkKind::Wireguard), Some(socket)) = (wireguard.map(|link| &link.kind), &mut self.wireguard) {
+            seen.wireguard = Some(socket.read()?);
+        }
 
         if let Some(table) = self.host.table()? {
             seen.tables.insert(Netns::Host, table);
@@ -233,6 +287,10 @@ impl Kernel {
             Batch::Ipvs => match &mut self.sandbox {
                 Some(sandbox) => all(sandbox.ipvs.apply(steps)),
                 None => nobody(),
+            },
+            Batch::Wireguard => match (&mut self.wireguard, &self.key) {
+                (Some(wireguard), Some(key)) => all(wireguard.apply(steps, key)),
+                _ => steps.iter().map(|_| Err(Error::NoWireguard)).collect(),
             },
             Batch::Remote => self.links.apply_remote(steps).into_iter().map(|one| one.map_err(Error::from)).collect(),
             Batch::TakeOver => {
@@ -364,6 +422,9 @@ impl Kernel {
                 self.sandbox = Some(netns::within(file, open).map_err(Error::Enter)??);
             }
         }
+        if netns == Netns::Overlay {
+            self.open_wireguard()?;
+        }
         Ok(())
     }
 
@@ -371,6 +432,9 @@ impl Kernel {
     fn leave(&mut self, netns: Netns) {
         if netns == Netns::Sandbox {
             self.sandbox = None;
+        }
+        if netns == Netns::Overlay {
+            self.wireguard = None;
         }
         self.links.leave(netns);
     }
@@ -387,6 +451,7 @@ enum Batch {
     /// Ports are published when it is known what else went well.
     Publish(Netns),
     Ipvs,
+    Wireguard,
     Remote,
     TakeOver,
     Alone,
@@ -401,6 +466,9 @@ fn batch_of(step: &Step) -> Batch {
         | Step::AddDestination { .. }
         | Step::SetDestination { .. }
         | Step::DeleteDestination { .. } => Batch::Ipvs,
+        Step::SetWireguard { .. } | Step::SetWireguardPeer { .. } | Step::DeleteWireguardPeer { .. } => {
+            Batch::Wireguard
+        }
         Step::SetForwarding { .. }
         | Step::DeleteForwarding { .. }
         | Step::SetNeighbour { .. }

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use meshd::config::Config;
+use meshd::config::{Config, DEFAULT_STATE};
 use meshd::daemon::{self, Daemon};
 use meshd::kernel::probe;
 use meshd::source::file::{self, Signature};
@@ -23,7 +23,7 @@ const USAGE: u8 = 64;
 #[command(version, arg_required_else_help = true)]
 struct Arguments {
     /// The configuration; config/services.toml is a commented example.
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["probe", "cleanup"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["probe", "cleanup", "public_key"])]
     config: Option<PathBuf>,
 
     /// Read the configuration, say what is wrong with it, and do nothing else.
@@ -41,6 +41,11 @@ struct Arguments {
     /// Remove all that is meshd's from this host, in whatever state it is, and nothing else.
     #[arg(long, group = "mode")]
     cleanup: bool,
+
+    /// Print this node's WireGuard public key, for `[[peer]] public_key` on all nodes. The key is made if there is none, in
+    /// `[node] state_dir`; of the configuration nothing else needs to be good yet.
+    #[arg(long, group = "mode")]
+    public_key: bool,
 }
 
 fn main() -> ExitCode {
@@ -54,6 +59,9 @@ fn main() -> ExitCode {
         }
     };
     daemon::start_log();
+    if arguments.public_key {
+        return public_key(&arguments);
+    }
     // Before the file is read: what changes from now on is seen as a change.
     let read = arguments.config.as_deref().and_then(file::signature);
     let config = match load(&arguments) {
@@ -65,11 +73,30 @@ fn main() -> ExitCode {
     };
     match run(&arguments, config, read) {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("meshd: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
+}
+
+fn public_key(arguments: &Arguments) -> ExitCode {
+    let state_dir = match arguments.config.as_deref().map(file::state_dir).transpose() {
+        Ok(state_dir) => state_dir.unwrap_or(DEFAULT_STATE.into()),
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    match daemon::public_key(&state_dir) {
+        Ok(key) => {
+            println!("{key}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("meshd: {error:#}");
+    ExitCode::FAILURE
 }
 
 /// Without a file, the defaults' names: enough to probe, and to clean up what a default configuration made.

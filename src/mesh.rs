@@ -9,7 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
-pub use crate::objects::{Mark, NetnsRef, Network, PortRange, Protocol, Scheduler, SchedulerFlags, Timeouts};
+pub use crate::objects::{
+    Mark, NetnsRef, Network, PortRange, Protocol, PublicKey, Scheduler, SchedulerFlags, Timeouts,
+};
 
 /// Everything one node has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub struct Mesh {
     pub node: String,
     /// How other nodes reach this one: the local end of the VXLAN tunnel.
     pub address: Option<IpAddr>,
+    /// This node's own key, where the tunnel is encrypted.
+    pub key: Option<PublicKey>,
     pub ingress: Ingress,
     pub gateway: Gateway,
     /// IPVS timeouts of the sandbox, in seconds.
@@ -33,6 +37,8 @@ pub struct Peer {
     pub name: String,
     /// Its end of the VXLAN tunnel.
     pub address: IpAddr,
+    /// By which it is known, where the tunnel is encrypted.
+    pub key: Option<PublicKey>,
     /// Its ingress addresses: whom backends here see, when a client comes by it.
     pub ingress: Option<Ipv4Addr>,
     pub ingress6: Option<Ipv6Addr>,
@@ -56,8 +62,17 @@ pub struct Ingress {
     pub vni: u32,
     /// UDP port of the VXLAN tunnel.
     pub port: u16,
+    /// `None`: between the nodes everyone can read what is in the tunnel.
+    pub encryption: Option<Encryption>,
     /// Bytes; `None`: what the underlay leaves after the encapsulation.
     pub mtu: Option<u32>,
+}
+
+/// VXLAN inside WireGuard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encryption {
+    /// UDP port of WireGuard, the same on every node.
+    pub port: u16,
 }
 
 /// The ingress subnet and this node's address in it: the SNAT source.

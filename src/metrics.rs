@@ -173,10 +173,16 @@ impl Metrics {
     ///
     /// # Errors
     /// Never in practice: a family that the library's encoder refuses.
-    pub fn exposition(&self, traffic: Traffic, occupancy: &Occupancy) -> Result<Exposition, Error> {
+    pub fn exposition(
+        &self,
+        traffic: Traffic,
+        occupancy: &Occupancy,
+        handshakes: &[(String, u64)],
+    ) -> Result<Exposition, Error> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         occupancy::write(&mut text, occupancy, traffic.connections);
+        occupancy::write_handshakes(&mut text, handshakes);
         process::write(&mut text);
         Ok(Exposition::new(text, traffic))
     }

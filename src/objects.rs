@@ -5,10 +5,12 @@
 //! and still matters to us (a chain that drops forwarded packets, say) is in [`Surroundings`].
 
 mod ipvs;
+mod key;
 mod link;
 mod nft;
 mod returns;
 mod set;
+mod wireguard;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,12 +19,14 @@ use std::net::IpAddr;
 pub use ipvs::{
     Destination, DestinationKey, Persistence, Scheduler, SchedulerFlags, Timeouts, VirtualKey, VirtualService,
 };
+pub use key::{NoKey, PrivateKey, PublicKey};
 pub use link::{Address, Leg, Link, LinkId, LinkKind, Route, TUNNEL, port_name};
 pub use nft::{
     Action, Chain, ChainKind, Hook, Key, Map, MapKind, MapValue, Match, Opening, Rule, TABLE, TUNNEL_CHAIN, Table,
 };
 pub use returns::{Returns, return_mark};
 pub use set::{Network, Set, SetElement, SetKind};
+pub use wireguard::{WIREGUARD, Wireguard, WireguardPeer};
 pub use words::{Family, Mac, Mark, Netns, NetnsRef, PortRange, Protocol};
 
 /// All that is ours in the kernel of one node.
@@ -35,6 +39,8 @@ pub struct Objects {
     pub routes: BTreeSet<Route>,
     /// Backends' namespaces attached to the overlay, by the MAC of their end.
     pub legs: BTreeMap<Mac, Leg>,
+    /// What the overlay's WireGuard link is told, if there is one.
+    pub wireguard: Option<Wireguard>,
     /// The node behind which the overlay finds a MAC: forwarding entries of the tunnel (bridge(8), `fdb`).
     pub forwarding: BTreeMap<Mac, IpAddr>,
     /// The MAC of an address that is on another node: permanent neighbours of the tunnel, by which it answers ARP and

@@ -12,6 +12,7 @@ mod remote;
 mod returns;
 mod services;
 mod step;
+mod wireguard;
 
 use std::fmt;
 
@@ -49,6 +50,7 @@ pub fn diff(seen: &Objects, wanted: &Objects) -> Plan {
     let remade = difference.make_links(&mut steps);
     difference.set_sysctls(&remade, &mut steps);
     difference.make_legs(&remade, &mut steps);
+    difference.make_wireguard(&remade, &mut steps);
     difference.make_remote(&remade, &mut steps);
     difference.make_returns(&mut steps);
     difference.make_tables(&mut steps);
@@ -65,6 +67,7 @@ pub fn diff(seen: &Objects, wanted: &Objects) -> Plan {
     difference.break_tables(Netns::Sandbox, &mut steps);
     difference.break_returns(&mut steps);
     difference.break_remote(&remade, &mut steps);
+    difference.break_wireguard(&remade, &mut steps);
     difference.break_links(&mut steps);
     steps.extend(difference.doomed().map(Step::DeleteNamespace));
     difference.restore_sysctls(&mut steps);

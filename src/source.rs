@@ -7,6 +7,7 @@ mod admit;
 mod edit;
 pub mod file;
 mod kept;
+pub mod key;
 mod store;
 mod written;
 
@@ -18,7 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, Misfit, judge};
 use crate::control::protocol::{Entry, Owner, Problem, Services};
-use crate::mesh::{Mesh, Service};
+use crate::mesh::{Mesh, PublicKey, Service};
 
 use admit::{Aside, Declared, admit, fault, fitting, merged, taken};
 
@@ -60,6 +61,8 @@ pub struct Candidate {
 pub struct Sources {
     pub path: PathBuf,
     host_name: String,
+    /// This node's own, where it encrypts.
+    key: Option<PublicKey>,
     config: Arc<Config>,
     /// Since when each service of the file is as it is.
     of_file: BTreeMap<String, u64>,
@@ -116,6 +119,7 @@ impl Sources {
         Ok(Sources {
             path,
             host_name: host_name.to_owned(),
+            key: None,
             of_file: config.services.iter().map(|service| (service.name.clone(), generation)).collect(),
             config: Arc::new(config),
             of_socket,
@@ -128,6 +132,15 @@ impl Sources {
             refused_files,
             refused_reload: None,
         })
+    }
+
+    /// This node's own key is part of the mesh from now on.
+    ///
+    /// # Errors
+    /// The file has another one for this node.
+    pub fn encrypt(&mut self, key: PublicKey) -> Result<(), String> {
+        self.key = Some(key);
+        agrees(&self.config, &self.host_name, self.key)
     }
 
     pub fn wanted(&self) -> Wanted {
@@ -326,7 +339,8 @@ impl Sources {
                 }
             }
         }
-        let mesh = merged(&config, &self.host_name, admitted.values().cloned());
+        agrees(&config, &self.host_name, self.key)?;
+        let mesh = Mesh { key: self.key, ..merged(&config, &self.host_name, admitted.values().cloned()) };
         Ok(Candidate { config, mesh, admitted, aside, taken })
     }
 
@@ -377,7 +391,18 @@ impl Sources {
     }
 
     fn mesh(&self) -> Mesh {
-        merged(&self.config, &self.host_name, self.of_socket.values().cloned())
+        Mesh { key: self.key, ..merged(&self.config, &self.host_name, self.of_socket.values().cloned()) }
+    }
+}
+
+/// What the list of peers says of this node's own key is what the other nodes go by.
+fn agrees(config: &Config, host_name: &str, key: Option<PublicKey>) -> Result<(), String> {
+    match (config.listed_key(host_name), key) {
+        (Some(listed), Some(key)) if listed != key => Err(format!(
+            "[[peer]] public_key of this node is \"{listed}\", and its key has \"{key}\": list that, on all nodes, or put back \
+             the key that was in [node] state_dir"
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -385,11 +410,11 @@ impl Sources {
 ///
 /// # Errors
 /// Something may be kept that cannot be read.
-pub fn peek(config: &Config, host_name: &str) -> Result<Mesh, OpenError> {
+pub fn peek(config: &Config, host_name: &str, key: Option<PublicKey>) -> Result<Mesh, OpenError> {
     let mut kept = Store::peek(&config.node.state_dir)?;
     taken(config, &mut kept);
     let (fitting, _) = fitting(config, kept);
-    Ok(merged(config, host_name, fitting.into_values()))
+    Ok(Mesh { key, ..merged(config, host_name, fitting.into_values()) })
 }
 
 fn refuse(misfits: &[Misfit]) -> Problem {

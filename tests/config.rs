@@ -4,6 +4,8 @@
 mod access;
 #[path = "config/beside.rs"]
 mod beside;
+#[path = "config/encryption.rs"]
+mod encryption;
 #[path = "config/peers.rs"]
 mod peers;
 #[path = "config/properties.rs"]
@@ -17,8 +19,8 @@ use std::net::IpAddr;
 
 use meshd::config::{Config, Control, Metrics, Node, OnStop};
 use meshd::mesh::{
-    Access, Backend, BackendState, ClientAddress, Endpoint4, Endpoint6, Gateway, Ingress, Mode, NetnsRef, Peer, Port,
-    PortRange, Protocol, Scheduler, SchedulerFlags, Scheduling, Service, Timeouts,
+    Access, Backend, BackendState, ClientAddress, Encryption, Endpoint4, Endpoint6, Gateway, Ingress, Mode, NetnsRef,
+    Peer, Port, PortRange, Protocol, Scheduler, SchedulerFlags, Scheduling, Service, Timeouts,
 };
 
 const SERVICES: &str = include_str!("../config/services.toml");
@@ -105,6 +107,7 @@ fn defaults() -> Config {
             vni: 4077,
             port: 4789,
             mtu: None,
+            encryption: None,
         },
         gateway: Gateway {
             bridge: "mesh_gwbridge".to_owned(),
@@ -114,6 +117,7 @@ fn defaults() -> Config {
         },
         timeouts: Timeouts { tcp: 900, tcp_fin: 120, udp: 300 },
         peers: vec![],
+        own_key: None,
         services: vec![],
     }
 }
@@ -141,6 +145,7 @@ fn every_key_is_read() {
         address = "192.168.50.2"
         ingress = "10.1.0.10"
         ingress6 = "fd01::10"
+        public_key = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
         [node]
         name = "node-1"
         address = "192.168.50.1"
@@ -156,6 +161,8 @@ fn every_key_is_read() {
         vni = 0xff_ffff
         port = 8472
         mtu = 1400
+        encryption = "wireguard"
+        wireguard_port = 51871
         [gateway]
         bridge = "br-mesh"
         subnet = "172.30.0.0/30"
@@ -190,6 +197,7 @@ fn every_key_is_read() {
             vni: 0xff_ffff,
             port: 8472,
             mtu: Some(1400),
+            encryption: Some(Encryption { port: 51871 }),
         },
         gateway: Gateway {
             bridge: "br-mesh".to_owned(),
@@ -201,9 +209,11 @@ fn every_key_is_read() {
         peers: vec![Peer {
             name: "node-2".to_owned(),
             address: "192.168.50.2".parse().unwrap(),
+            key: Some("hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=".parse().unwrap()),
             ingress: Some("10.1.0.10".parse().unwrap()),
             ingress6: Some("fd01::10".parse().unwrap()),
         }],
+        own_key: None,
         services: vec![Service {
             name: "dns".to_owned(),
             ports: [(53, 53, 7), (54, 5353, 0)]
@@ -261,6 +271,7 @@ fn the_example_means_what_its_comments_say() {
         .map(|(number, last)| Peer {
             name: format!("node-{number}"),
             address: format!("192.168.50.1{number}").parse().unwrap(),
+            key: None,
             ingress: Some([10, 255, 0, last].into()),
             ingress6: Some(format!("fd00:255::{last}").parse().unwrap()),
         })

@@ -139,7 +139,7 @@ fn node(backends: &[(&str, NetnsRef)]) -> Seen {
     let (host, sandbox, overlay) = (Netns::Host, Netns::Sandbox, Netns::Overlay);
     let (mesh0, eth1) = (id(host, "mesh0"), id(sandbox, "eth1"));
     let (eth0, port) = (id(sandbox, "eth0"), id(overlay, "sbox"));
-    let vxlan = LinkKind::Vxlan { vni: 4077, port: 4789, local: Some(ip("192.168.50.1")) };
+    let vxlan = LinkKind::Vxlan { vni: 4077, port: 4789, local: Some(ip("192.168.50.1")), underlay: host };
     let vxlan = Link { kind: vxlan, master: Some("br0".to_owned()), ..bridge(6, 1450) };
     let links = BTreeMap::from([
         (id(host, BRIDGE), bridge(1, 1500)),
@@ -159,8 +159,11 @@ fn node(backends: &[(&str, NetnsRef)]) -> Seen {
         address(&eth0, "10.255.0.3/16"),
         address(&eth0, "fd00:255::3/64"),
     ]);
-    let route =
-        |to: &str, gateway: &str| Route { link: eth1.clone(), destination: to.parse().unwrap(), gateway: ip(gateway) };
+    let route = |to: &str, gateway: &str| Route {
+        link: eth1.clone(),
+        destination: to.parse().unwrap(),
+        gateway: Some(ip(gateway)),
+    };
     let routes = BTreeSet::from([route("0.0.0.0/0", "169.254.77.1"), route("::/0", "fd00:77::1")]);
     let legs = backends.iter().map(|(address, netns)| {
         let six = format!("fd00:255::{}/64", address.rsplit('.').next().unwrap());
@@ -278,7 +281,7 @@ fn a_node_is_made_as_wanted_and_mended_when_broken() {
     lab.links.delete_address(&new).unwrap();
     lab.links.delete_address(&new).unwrap();
     for (old, gateway) in wanted.routes.iter().zip(["169.254.77.9", "fd00:77::9"]) {
-        let new = Route { gateway: ip(gateway), ..old.clone() };
+        let new = Route { gateway: Some(ip(gateway)), ..old.clone() };
         lab.links.add_route(&new).unwrap();
         lab.links.delete_route(old).unwrap();
         let seen = lab.observe(&wanted);

@@ -113,7 +113,7 @@ fn only_one_has_the_directory() {
     let error = try_open(&scratch, "").map(drop).unwrap_err().to_string();
     assert!(error.contains("state/services belongs to another meshd"), "{error}");
     // To look is allowed.
-    peek(&config(&scratch.0.join("state"), ""), "node-1").unwrap();
+    peek(&config(&scratch.0.join("state"), ""), "node-1", None).unwrap();
     drop(sources);
     open(&scratch, "");
 }
@@ -146,7 +146,7 @@ fn what_may_be_good_and_cannot_be_read_stops_the_start() {
     fs::create_dir(&file).unwrap();
     let error = try_open(&scratch, "").map(drop).unwrap_err().to_string();
     assert!(error.contains("cannot read") && error.contains("a.json"), "{error}");
-    assert!(peek(&config(&scratch.0.join("state"), ""), "node-1").is_err());
+    assert!(peek(&config(&scratch.0.join("state"), ""), "node-1", None).is_err());
     fs::remove_dir(&file).unwrap();
     fs::write(&file, good).unwrap();
     assert_eq!(names(&open(&scratch, "")), ["a"]);
@@ -167,7 +167,7 @@ fn a_dry_run_sees_what_a_start_would_use() {
     drop(sources);
     let file = scratch.services().join("a.json");
     fs::write(&file, "torn").unwrap();
-    let mesh = peek(&config(&scratch.0.join("state"), ""), "node-1").unwrap();
+    let mesh = peek(&config(&scratch.0.join("state"), ""), "node-1", None).unwrap();
     assert_eq!(mesh.services[0].ports[0].published.first, 1);
     assert_eq!(fs::read_to_string(&file).unwrap(), "torn", "a dry run touches nothing");
     assert_eq!(*open(&scratch, "").wanted().mesh, mesh);

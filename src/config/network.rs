@@ -4,13 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
-use crate::mesh::{Endpoint4, Endpoint6, Gateway, Ingress};
+use crate::mesh::{Encryption, Endpoint4, Endpoint6, Gateway, Ingress};
 use crate::objects::Family;
 
 use super::error::At;
 use super::reader::{Section, quoted};
 
-pub(super) const INGRESS: &[&str] = &["subnet", "address", "subnet6", "address6", "namespace", "vni", "port", "mtu"];
+pub(super) const INGRESS: &[&str] =
+    &["subnet", "address", "subnet6", "address6", "namespace", "vni", "port", "mtu", "encryption", "wireguard_port"];
 pub(super) const GATEWAY: &[&str] = &["bridge", "subnet", "subnet6", "open_forward"];
 
 const DEFAULT_NAMESPACE: &str = "ingress_sbox";
@@ -20,6 +21,8 @@ pub(super) const OVERLAY_SUFFIX: &str = "_overlay";
 const DEFAULT_VNI: u32 = 4077;
 /// IANA's for VXLAN.
 const DEFAULT_PORT: u16 = 4789;
+/// Where WireGuard is expected, if anywhere.
+const DEFAULT_WIREGUARD_PORT: u16 = 51820;
 const DEFAULT_BRIDGE: &str = "mesh_gwbridge";
 /// Link-local and unique-local: they clash with no one's networks.
 const DEFAULT_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 0);
@@ -59,8 +62,8 @@ impl GatewayRead {
     }
 }
 
-/// `None`: something is wrong with it, and reported.
-pub(super) fn ingress(root: &Section<'_>) -> Option<IngressRead> {
+/// `None`: something is wrong with it, and reported. `reachable`: other nodes are told how to reach this one.
+pub(super) fn ingress(root: &Section<'_>, reachable: bool) -> Option<IngressRead> {
     let before = root.findings.count();
     let section = root.section("ingress", "[ingress]", INGRESS);
     if !section.exists() {
@@ -80,6 +83,7 @@ pub(super) fn ingress(root: &Section<'_>) -> Option<IngressRead> {
         );
     }
     let v6 = section.has("subnet6");
+    let port = section.number("port", "a port", 1..=65535).map_or(DEFAULT_PORT, |port| port.value);
     let ingress = Ingress {
         v4: endpoints.iter().find_map(endpoint4),
         v6: endpoints.iter().find_map(endpoint6),
@@ -88,10 +92,29 @@ pub(super) fn ingress(root: &Section<'_>) -> Option<IngressRead> {
             .map_or(DEFAULT_NAMESPACE, |namespace| namespace.value)
             .to_owned(),
         vni: section.number("vni", "a number", 1..=0xff_ffff).map_or(DEFAULT_VNI, |vni| vni.value),
-        port: section.number("port", "a port", 1..=65535).map_or(DEFAULT_PORT, |port| port.value),
+        port,
+        encryption: encryption(&section, port, reachable),
         mtu: section.number("mtu", least_mtu(v6).1, least_mtu(v6).0..=65535).map(|mtu| mtu.value),
     };
     (root.findings.count() == before).then_some(IngressRead { ingress, endpoints })
+}
+
+fn encryption(section: &Section<'_>, tunnel: u16, reachable: bool) -> Option<Encryption> {
+    let wireguard = section.text("encryption", "\"none\" or \"wireguard\"", |text| match text {
+        "none" => Some(false),
+        "wireguard" => Some(true),
+        _ => None,
+    });
+    let port = section.number("wireguard_port", "a port", 1..=65535);
+    if let Some(At { at, .. }) = port.filter(|port| port.value == tunnel) {
+        section.report(at, format!("`wireguard_port` is {tunnel}, the `port` of VXLAN inside; another would do"));
+    }
+    let wireguard = wireguard.filter(|wireguard| wireguard.value)?;
+    if !reachable {
+        let trouble = "`encryption` is \"wireguard\", and [node] has no `address`";
+        section.report(wireguard.at, format!("{trouble}; one at which other nodes reach this one would do"));
+    }
+    Some(Encryption { port: port.map_or(DEFAULT_WIREGUARD_PORT, |port| port.value) })
 }
 
 /// What every link must carry in one piece (RFC 8200; for IPv4 what every host must accept, RFC 791).

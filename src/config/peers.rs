@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::mesh::Peer;
-use crate::objects::Family;
+use crate::objects::{Family, PublicKey};
 
 use super::error::At;
 use super::network::{IngressRead, family_name, not_a_host, unreachable};
 use super::reader::{Section, choice, quoted};
 use super::services;
 
-const PEER: &[&str] = &["name", "address", "ingress", "ingress6"];
+const PEER: &[&str] = &["name", "address", "ingress", "ingress6", "public_key"];
 
 /// The peers, and where each one's ingress addresses stand.
 #[derive(Default)]
@@ -19,6 +19,8 @@ pub(super) struct PeersRead {
     pub peers: Vec<Peer>,
     /// By the first address, of which the MAC is made.
     pub endpoints: Vec<At<IpAddr>>,
+    /// What the list says of this node itself.
+    pub own_key: Option<PublicKey>,
 }
 
 /// What a backend's `node` may be.
@@ -51,10 +53,14 @@ pub(super) fn read(root: &Section<'_>, own: &Own<'_>) -> PeersRead {
     let mut read = PeersRead::default();
     let mut names = BTreeMap::new();
     let mut addresses: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    let mut keys: BTreeMap<PublicKey, usize> = BTreeMap::new();
+    let encrypted = own.ingress.is_some_and(|read| read.ingress.encryption.is_some());
     for section in &sections {
         let Some((name, address)) = name_and_address(section) else { continue };
+        let key = public_key(section, &mut keys);
         if own.name == Some(name.value.as_str()) {
             itself(section, address, own);
+            read.own_key = key;
             continue;
         }
         if let Some(first) = names.insert(name.value.clone(), name.at) {
@@ -63,6 +69,9 @@ pub(super) fn read(root: &Section<'_>, own: &Own<'_>) -> PeersRead {
             continue;
         }
         at_the_tunnel(section, address, own);
+        if encrypted && !section.has("public_key") {
+            section.lacks("public_key", "what `meshd --public-key` prints on that node");
+        }
         let v4 = endpoint(section, "ingress", Family::V4, own);
         let v6 = endpoint(section, "ingress6", Family::V6, own);
         for ip in [Some(address), v4, v6].into_iter().flatten() {
@@ -76,9 +85,20 @@ pub(super) fn read(root: &Section<'_>, own: &Own<'_>) -> PeersRead {
         }
         read.endpoints.extend(v4.or(v6).filter(|ip| addresses.get(&ip.value) == Some(&ip.at)));
         let (ingress, ingress6) = (v4.and_then(as_v4), v6.and_then(as_v6));
-        read.peers.push(Peer { name: name.value, address: address.value, ingress, ingress6 });
+        read.peers.push(Peer { name: name.value, address: address.value, key, ingress, ingress6 });
     }
     read
+}
+
+/// By which one node is known, and no other.
+fn public_key(section: &Section<'_>, keys: &mut BTreeMap<PublicKey, usize>) -> Option<PublicKey> {
+    let wanted = "44 characters of base64 such as `meshd --public-key` prints";
+    let At { value: key, at } = section.text("public_key", wanted, |text| text.parse().ok())?;
+    if let Some(first) = keys.insert(key, at) {
+        let place = section.findings.place(first);
+        section.report(at, format!("`public_key` is \"{key}\", a peer's already{place}; that node's own would do"));
+    }
+    Some(key)
 }
 
 fn name_and_address(section: &Section<'_>) -> Option<(At<String>, At<IpAddr>)> {

@@ -235,6 +235,9 @@ pub struct Status {
     /// IPVS timeouts, read back from the sandbox; absent while there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
+    /// This node's WireGuard public key, where [ingress] encryption is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
     /// Seconds that the last look at the kernel took, with its steps.
     pub look: f64,
     /// Things that were mended since the start because someone else changed them.

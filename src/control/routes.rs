@@ -128,6 +128,7 @@ async fn status(State(control): State<Control>) -> Answer<Status> {
         ports: summary.ports,
         backends: summary.backends,
         timeouts: looked.timeouts,
+        public_key: summary.public_key,
         look: looked.took,
         repaired: looked.repaired,
         configuration: Configuration { path: summary.path, refused: summary.refused_reload },

@@ -205,6 +205,9 @@ impl Intent {
                 old.node.state_dir.display()
             ));
         }
+        if new.ingress.encryption.is_some() != old.ingress.encryption.is_some() {
+            return Err("[ingress] encryption cannot change while meshd runs: restart it".to_owned());
+        }
         let candidate = self.sources.candidate(config)?;
         let (reply, answer) = oneshot::channel();
         let asked = self.questions.blocking_send(Question::Preflight(Box::new(candidate.mesh.clone()), reply));
@@ -238,6 +241,7 @@ impl Intent {
             path: self.sources.path.display().to_string(),
             refused_reload: self.sources.refused_reload.clone(),
             state_dir: self.sources.state_dir().display().to_string(),
+            public_key: wanted.mesh.key.map(|key| key.to_string()),
             troubles: self.sources.troubles(),
         }
     }

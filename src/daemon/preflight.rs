@@ -9,7 +9,7 @@ use tracing::warn;
 use crate::dataplane::{HOST_END, encapsulation, overlay_mtu};
 use crate::kernel::surroundings::legacy_filters;
 use crate::kernel::{Kernel, Result, listeners};
-use crate::mesh::{Ingress, Mesh, PortRange, Protocol};
+use crate::mesh::{Encryption, Ingress, Mesh, PortRange, Protocol};
 
 /// Why this mesh cannot be on this host, each with what to do.
 pub fn problems(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
@@ -36,8 +36,22 @@ pub fn problems(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
             ));
         }
     }
+    problems.extend(taken_port(kernel, mesh)?);
     problems.extend(narrow_paths(kernel, mesh)?);
     Ok(problems)
+}
+
+/// WireGuard has a port of its own, and cannot share it.
+fn taken_port(kernel: &mut Kernel, mesh: &Mesh) -> Result<Option<String>> {
+    let Some(Encryption { port }) = mesh.ingress.encryption else { return Ok(None) };
+    let mut sockets = listeners::listeners(Protocol::Udp).unwrap_or_default().into_iter();
+    if kernel.wireguard_port()? == Some(port) || !sockets.any(|socket| socket.port() == port) {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "UDP port {port} is taken on this host, and [ingress] encryption needs it for WireGuard (`wg show`, `ss -ulpn`): free it, \
+         or set another [ingress] wireguard_port on all nodes"
+    )))
 }
 
 /// Peers to whom the tunnel's packets do not fit in one piece. What is large would be lost on the way, while all that is
@@ -46,7 +60,8 @@ fn narrow_paths(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
     let surroundings = kernel.surroundings(mesh.address)?;
     let (mtu, overhead) = (overlay_mtu(mesh, &surroundings), encapsulation(mesh));
     let peers: Vec<IpAddr> = mesh.peers.iter().map(|peer| peer.address).collect();
-    let paths = kernel.path_mtus(&peers, mesh.ingress.port, mtu + overhead)?;
+    let port = mesh.ingress.encryption.map_or(mesh.ingress.port, |encryption| encryption.port);
+    let paths = kernel.path_mtus(&peers, port, mtu + overhead)?;
     let narrow = mesh.peers.iter().filter_map(|peer| Some((peer, *paths.get(&peer.address)?)));
     let narrow: Vec<_> = narrow.filter(|(_, path)| *path < mtu + overhead).collect();
     let Some(narrowest) = narrow.iter().map(|(_, path)| path.saturating_sub(overhead)).min() else {

@@ -18,6 +18,7 @@ use crate::config::{Config, OnStop};
 use crate::control::protocol::{self, Timeouts};
 use crate::control::{Failure, Looked, Question, Request, Who, in_short};
 use crate::kernel::Kernel;
+use crate::mesh::Mesh;
 use crate::metrics::{Exposition, Metrics, Traffic};
 use crate::source::Wanted;
 
@@ -218,7 +219,14 @@ impl Loop {
             error.to_string()
         })?;
         let traffic = Traffic::new(&wanted.mesh, counters, wanted.config.metrics.backends);
-        self.metrics.exposition(traffic, &self.kernel.occupancy()).map_err(|error| error.to_string())
+        let handshakes = self.handshakes(&wanted.mesh);
+        self.metrics.exposition(traffic, &self.kernel.occupancy(), &handshakes).map_err(|error| error.to_string())
+    }
+
+    /// Of each other node, if the tunnel is encrypted. What cannot be read is left out.
+    fn handshakes(&mut self, mesh: &Mesh) -> Vec<(String, u64)> {
+        let known = self.kernel.handshakes().unwrap_or_default();
+        mesh.other_nodes().filter_map(|peer| Some((peer.name.clone(), *known.get(&peer.key?)?))).collect()
     }
 
     fn stop(&mut self) -> anyhow::Result<ExitCode> {

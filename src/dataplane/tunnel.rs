@@ -19,9 +19,10 @@ fn set_name(family: Family) -> &'static str {
     }
 }
 
-/// Packets of our VNI come from a peer, or go no further. Those of another on the same port are someone else's.
+/// Packets of our VNI come from a peer, or go no further; where the tunnel is encrypted, none comes as it is. Those of another on the same port are someone else's.
 pub(super) fn lower(mesh: &Mesh, table: &mut Table) {
-    let peers: BTreeSet<IpAddr> = mesh.peers.iter().map(|peer| peer.address).collect();
+    let open = mesh.ingress.encryption.is_none();
+    let peers: BTreeSet<IpAddr> = mesh.peers.iter().filter(|_| open).map(|peer| peer.address).collect();
     let mut rules = Vec::new();
     for family in Family::ALL {
         let elements =

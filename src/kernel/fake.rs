@@ -46,6 +46,9 @@ pub fn apply(objects: &mut Objects, step: &Step) -> Outcome {
         Step::DeleteLeg { mac } => {
             objects.legs.remove(&mac);
         }
+        Step::SetWireguard { .. } | Step::SetWireguardPeer { .. } | Step::DeleteWireguardPeer { .. } => {
+            return links::wireguard(objects, step);
+        }
         Step::SetForwarding { mac, node } => return links::set_forwarding(objects, mac, node),
         Step::DeleteForwarding { mac, .. } => {
             objects.forwarding.remove(&mac);

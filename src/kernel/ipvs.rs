@@ -12,14 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
+use super::generic;
 use super::socket::{Error, Request, Result, Socket};
 use crate::objects::{DestinationKey, Family, Mark, Scheduler, SchedulerFlags, Timeouts, VirtualKey, VirtualService};
 use crate::plan::Step;
 use wire::{Command, Message, SeenDestination, SeenService};
-
-const NETLINK_GENERIC: isize = 16;
-/// The number of the family that knows the other families' numbers (linux/genetlink.h, `GENL_ID_CTRL`).
-const CONTROLLER: u16 = 16;
 
 /// Of a service that only asks whether the kernel has a scheduler: no mark of ours. ("mesh")
 const SCRATCH_MARK: Mark = Mark(0x6d65_7368);
@@ -87,13 +84,7 @@ pub struct Ipvs {
 impl Ipvs {
     /// Opens IPVS of the calling thread's network namespace; the kernel loads ip_vs if need be.
     pub fn open() -> std::result::Result<Ipvs, OpenError> {
-        let mut socket = Socket::open(NETLINK_GENERIC)?;
-        let question = Request { kind: CONTROLLER, flags: 0, body: wire::family_question() };
-        let answer = match socket.get(question) {
-            Err(error) if error.is(Errno::ENOENT) => return Err(OpenError::Missing),
-            answer => answer?,
-        };
-        let family = wire::family_number(&answer.body).ok_or(Error::Malformed("a family without a number"))?;
+        let (socket, family) = generic::open(wire::FAMILY)?.ok_or(OpenError::Missing)?;
         Ok(Ipvs { socket, family })
     }
 

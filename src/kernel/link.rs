@@ -133,9 +133,14 @@ impl Links {
                 self.send(verb, id, id.netns, &[pair, tag(&id.name)])?;
                 self.send(verb, peer, peer.netns, &[tag(&peer.name)])
             }
-            // Asked for by the host's socket: it is that namespace by which the tunnel's packets leave.
-            LinkKind::Vxlan { vni, port, local } => {
+            // It is the namespace of the socket that asks by which the tunnel's packets leave.
+            LinkKind::Vxlan { vni, port, local, underlay } => {
                 let tunnel = make::vxlan(id, link, (*vni, *port, *local), self.file(id.netns)?);
+                self.send(verb, id, *underlay, &[tunnel])?;
+                self.send(verb, id, id.netns, &[tag(&id.name)])
+            }
+            LinkKind::Wireguard => {
+                let tunnel = make::wireguard(id, link, self.file(id.netns)?);
                 self.send(verb, id, Netns::Host, &[tunnel])?;
                 self.send(verb, id, id.netns, &[tag(&id.name)])
             }
@@ -189,21 +194,19 @@ impl Links {
     }
 
     pub fn add_route(&mut self, route: &Route) -> Result<()> {
-        let Route { link, destination, gateway } = route;
-        let (verb, object) = ("add route", format!("{destination} via {gateway} on {link}"));
-        if destination.is_ipv4() != gateway.is_ipv4() {
-            return Err(conflict(verb, object, "destination and gateway are of different families"));
+        let (verb, Route { link, destination, gateway }) = ("add route", route);
+        if gateway.is_some_and(|gateway| destination.is_ipv4() != gateway.is_ipv4()) {
+            return Err(conflict(verb, route, "destination and gateway are of different families"));
         }
         let found = self.ours("add route on", link)?;
-        address::add_route(self.socket(link.netns)?, found.index, *destination, *gateway).map_err(because(verb, object))
+        address::add_route(self.socket(link.netns)?, found.index, *destination, *gateway).map_err(because(verb, route))
     }
 
     pub fn delete_route(&mut self, route: &Route) -> Result<()> {
         let Route { link, destination, gateway } = route;
         let Some(found) = self.ours_if_there("delete route on", link)? else { return Ok(()) };
-        let object = format!("{destination} via {gateway} on {link}");
         address::delete_route(self.socket(link.netns)?, found.index, *destination, *gateway)
-            .map_err(because("delete route", object))
+            .map_err(because("delete route", route))
     }
 
     /// Tells the tunnel, or has it forget, what is on other nodes; one outcome for each step.
@@ -274,10 +277,12 @@ impl Links {
         match &found.kind {
             Some(InfoKind::Bridge) => Ok(LinkKind::Bridge),
             Some(InfoKind::Veth) => self.veth_kind(netns, found),
-            // Its socket may be in another namespace, and must then be in the host's.
-            Some(InfoKind::Vxlan) if self.other_netns(netns, found)? == Some(Netns::Host) => {
-                Ok(vxlan_kind(&found.vxlan))
+            // Its socket may be in another namespace than ours.
+            Some(InfoKind::Vxlan) => {
+                let underlay = self.other_netns(netns, found)?;
+                Ok(underlay.map_or(observe::STRANGE, |underlay| vxlan_kind(&found.vxlan, underlay)))
             }
+            Some(InfoKind::Wireguard) => Ok(LinkKind::Wireguard),
             _ => Ok(observe::STRANGE),
         }
     }
@@ -312,7 +317,7 @@ fn is_ours(netns: Netns, found: &Found) -> bool {
     netns != Netns::Host || found.is_tagged()
 }
 
-fn vxlan_kind(settings: &[InfoVxlan]) -> LinkKind {
+fn vxlan_kind(settings: &[InfoVxlan], underlay: Netns) -> LinkKind {
     let (mut vni, mut port, mut local) = (0, 0, None);
     for setting in settings {
         match setting {
@@ -327,7 +332,7 @@ fn vxlan_kind(settings: &[InfoVxlan]) -> LinkKind {
             _ => {}
         }
     }
-    LinkKind::Vxlan { vni, port, local }
+    LinkKind::Vxlan { vni, port, local, underlay }
 }
 
 /// Brings up the link of that name in the socket's namespace.

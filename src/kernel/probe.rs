@@ -10,6 +10,7 @@ use super::ipvs::Ipvs;
 use super::link::Links;
 use super::netns;
 use super::nft::Nft;
+use super::wireguard::WireguardSocket;
 use crate::objects::{
     Action, Chain, ChainKind, Family, Hook, Link, LinkId, LinkKind, Mac, Map, MapKind, Match, Netns, Rule, Scheduler,
     Table,
@@ -88,6 +89,7 @@ pub fn run() -> Report {
         report.add("network namespaces", true, made.map(|()| String::new()).map_err(|errno| errno.to_string()));
         if made.is_ok() {
             ipvs(&mut report);
+            wireguard(&mut report);
             nftables(&mut report);
             links(&mut report);
         }
@@ -123,6 +125,11 @@ fn ipvs(report: &mut Report) {
     let v6 = std::path::Path::new("/proc/sys/net/ipv6").exists();
     let closed = "IPv6 is off in this kernel; published ports are closed to it".to_owned();
     report.add("ipv6", false, if v6 { Ok(String::new()) } else { Err(closed) });
+}
+
+fn wireguard(report: &mut Report) {
+    let outcome = WireguardSocket::open().map(|_| String::new()).map_err(|error| error.to_string());
+    report.add("wireguard", false, outcome);
 }
 
 /// A table with one of everything that ours have.
@@ -204,7 +211,7 @@ fn links(report: &mut Report) {
     let kinds = [
         ("bridge", Netns::Host, LinkKind::Bridge),
         ("veth", Netns::Host, LinkKind::Veth { peer: LinkId::new(Netns::Host, "mesh_probe_b") }),
-        ("vxlan", Netns::Overlay, LinkKind::Vxlan { vni: 1, port: 4789, local: None }),
+        ("vxlan", Netns::Overlay, LinkKind::Vxlan { vni: 1, port: 4789, local: None, underlay: Netns::Host }),
     ];
     for (index, (name, netns, kind)) in kinds.into_iter().enumerate() {
         let link = Link {

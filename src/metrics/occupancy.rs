@@ -39,3 +39,12 @@ pub(super) fn write(out: &mut Vec<u8>, occupancy: &Occupancy, ipvs_connections: 
         occupancy.strangers,
     );
 }
+
+/// Of each peer of the encrypted tunnel, by its name, in seconds since 1970.
+pub(super) fn write_handshakes(out: &mut Vec<u8>, handshakes: &[(String, u64)]) {
+    const NAME: &str = "meshd_peer_last_handshake_timestamp_seconds";
+    if !handshakes.is_empty() {
+        text::head(out, NAME, Kind::Gauge, "When a peer last proved who it is to WireGuard; 0: not yet.");
+    }
+    handshakes.iter().for_each(|(peer, at)| text::sample(out, NAME, &[("peer", peer)], at));
+}

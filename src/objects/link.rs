@@ -48,12 +48,16 @@ pub enum LinkKind {
     Veth {
         peer: LinkId,
     },
-    /// Its UDP socket is in the host's namespace, the device in the overlay's. Never learns.
+    /// Never learns.
     Vxlan {
         vni: u32,
         port: u16,
         local: Option<IpAddr>,
+        /// The namespace that its packets leave by.
+        underlay: Netns,
     },
+    /// Its packets leave by the host's namespace. It has no MAC.
+    Wireguard,
 }
 
 impl fmt::Display for LinkKind {
@@ -61,15 +65,25 @@ impl fmt::Display for LinkKind {
         match self {
             LinkKind::Bridge => write!(f, "bridge"),
             LinkKind::Veth { peer } => write!(f, "veth to {peer}"),
-            LinkKind::Vxlan { vni, port, local: None } => write!(f, "vxlan id {vni} port {port}"),
-            LinkKind::Vxlan { vni, port, local: Some(local) } => write!(f, "vxlan id {vni} port {port} local {local}"),
+            LinkKind::Vxlan { vni, port, local, underlay } => {
+                write!(f, "vxlan id {vni} port {port}")?;
+                if let Some(local) = local {
+                    write!(f, " local {local}")?;
+                }
+                if *underlay == Netns::Host { Ok(()) } else { write!(f, " through {underlay}") }
+            }
+            LinkKind::Wireguard => write!(f, "wireguard"),
         }
     }
 }
 
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} address {} mtu {}", self.kind, self.mac, self.mtu)?;
+        write!(f, "{}", self.kind)?;
+        if self.kind != LinkKind::Wireguard {
+            write!(f, " address {}", self.mac)?;
+        }
+        write!(f, " mtu {}", self.mtu)?;
         if let Some(master) = &self.master {
             write!(f, " master {master}")?;
         }
@@ -90,12 +104,23 @@ pub struct Address {
     pub ip: IpNetwork,
 }
 
-/// A route of the main table through a gateway.
+/// A route of the main table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
     pub link: LinkId,
     pub destination: IpNetwork,
-    pub gateway: IpAddr,
+    /// `None`: what the link leads to is there itself.
+    pub gateway: Option<IpAddr>,
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.destination)?;
+        if let Some(gateway) = self.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        write!(f, " on {}", self.link)
+    }
 }
 
 /// A backend's namespace on the overlay: a veth whose one end is a port of the overlay's bridge.

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use crate::objects::{
     Address, Chain, Destination, DestinationKey, Leg, Link, LinkId, Mac, Map, MapValue, Netns, NetnsRef, Opening,
-    PortRange, Protocol, Returns, Route, SetElement, SetKind, Timeouts, VirtualKey, VirtualService,
+    PortRange, Protocol, PublicKey, Returns, Route, SetElement, SetKind, Timeouts, VirtualKey, VirtualService,
+    WireguardPeer,
 };
 
 /// A change of one set.
@@ -55,6 +56,19 @@ pub enum Step {
     },
     DeleteLeg {
         mac: Mac,
+    },
+    /// Gives the WireGuard link its key and its port. Peers stay as they are.
+    SetWireguard {
+        key: PublicKey,
+        port: u16,
+    },
+    /// Adds the peer, or tells what it is like now.
+    SetWireguardPeer {
+        key: PublicKey,
+        peer: WireguardPeer,
+    },
+    DeleteWireguardPeer {
+        key: PublicKey,
     },
     /// Frames to that MAC leave by the tunnel, to that node; whatever was said of it before.
     SetForwarding {
@@ -187,6 +201,7 @@ kinds! {
     "address" Step::AddAddress(_) | Step::DeleteAddress(_),
     "route" Step::AddRoute(_) | Step::DeleteRoute(_),
     "leg" Step::AddLeg { .. } | Step::DeleteLeg { .. },
+    "wireguard" Step::SetWireguard { .. } | Step::SetWireguardPeer { .. } | Step::DeleteWireguardPeer { .. },
     "forwarding" Step::SetForwarding { .. } | Step::DeleteForwarding { .. },
     "neighbour" Step::SetNeighbour { .. } | Step::DeleteNeighbour { .. },
     "return" Step::SetReturns { .. } | Step::DeleteReturns { .. },
@@ -214,12 +229,8 @@ impl fmt::Display for Step {
             Step::DeleteLink(id) => write!(f, "delete link {id}"),
             Step::AddAddress(address) => write!(f, "add address {} to {}", address.ip, address.link),
             Step::DeleteAddress(address) => write!(f, "delete address {} from {}", address.ip, address.link),
-            Step::AddRoute(route) => {
-                write!(f, "add route {} via {} on {}", route.destination, route.gateway, route.link)
-            }
-            Step::DeleteRoute(route) => {
-                write!(f, "delete route {} via {} on {}", route.destination, route.gateway, route.link)
-            }
+            Step::AddRoute(route) => write!(f, "add route {route}"),
+            Step::DeleteRoute(route) => write!(f, "delete route {route}"),
             Step::AddLeg { mac, leg } => {
                 write!(f, "attach namespace ")?;
                 match &leg.netns {
@@ -230,6 +241,9 @@ impl fmt::Display for Step {
                 leg.addresses.iter().try_for_each(|address| write!(f, " {address}"))
             }
             Step::DeleteLeg { mac } => write!(f, "detach leg {mac} from the overlay"),
+            Step::SetWireguard { key, port } => write!(f, "set wireguard public key {key} port {port}"),
+            Step::SetWireguardPeer { key, peer } => write!(f, "set wireguard peer {key} {peer}"),
+            Step::DeleteWireguardPeer { key } => write!(f, "delete wireguard peer {key}"),
             Step::SetForwarding { mac, node } => write!(f, "forward {mac} to node {node}"),
             Step::DeleteForwarding { mac, node } => write!(f, "forward {mac} to node {node} no more"),
             Step::SetNeighbour { ip, mac } => write!(f, "set neighbour {ip}: {mac}"),

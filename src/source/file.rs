@@ -22,8 +22,17 @@ pub enum Error {
 
 /// Reads and checks a configuration file.
 pub fn load(path: &Path) -> Result<Config, Error> {
+    read(path, Config::parse)
+}
+
+/// The state directory that a configuration file speaks of, whatever else is wrong with it.
+pub fn state_dir(path: &Path) -> Result<PathBuf, Error> {
+    read(path, Config::state_dir)
+}
+
+fn read<T>(path: &Path, parse: impl FnOnce(&str, &str) -> Result<T, Errors>) -> Result<T, Error> {
     let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    Config::parse(&text, &path.display().to_string()).map_err(Error::Config)
+    parse(&text, &path.display().to_string()).map_err(Error::Config)
 }
 
 /// What tells one state of a file from the next, without reading it.

@@ -6,6 +6,7 @@
 //! services/kafka.json.last      as it was before that
 //! services/kafka.json.new       being written; left over, it never counted
 //! services/kafka.json.refused   not used at a start: torn, or someone else's
+//! wireguard.key                 mode 0600; this node's own, see `key`
 //! generation                    no generation above this number was ever given out
 //! ```
 //!
@@ -277,7 +278,7 @@ fn read_file(path: &Path, name: &str) -> Result<Result<Kept, String>, OpenError>
 }
 
 /// Makes a directory for root's eyes only, and what it is in, so that all of it lasts.
-fn make(path: &Path) -> io::Result<()> {
+pub(super) fn make(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -294,11 +295,11 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// A file's name lasts once its directory is synced (fsync(2)).
-fn sync(directory: &Path) -> io::Result<()> {
+pub(super) fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {
+pub(super) fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other,

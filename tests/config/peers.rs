@@ -77,7 +77,7 @@ fn peers_that_cannot_be() {
         ),
         (
             "[[peer]]\nname = 'node-2'\naddress = '192.168.50.2'\ningress = '10.255.0.4'\nport = 1",
-            "13:1: `port` is no key of [[peer]]; its keys: name, address, ingress, ingress6",
+            "13:1: `port` is no key of [[peer]]; its keys: name, address, ingress, ingress6, public_key",
         ),
         (
             "[[peer]]\nname = 'node-1'\naddress = '192.168.50.9'\ningress = '10.255.0.9'\ningress6 = 'fd00:255::9'",

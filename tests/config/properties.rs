@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use meshd::config::{Config, Control, Errors, Metrics, Node, OnStop};
 use meshd::mesh::{
-    Access, Backend, BackendState, ClientAddress, Endpoint4, Endpoint6, Gateway, Ingress, Mode, NetnsRef, Port,
-    PortRange, Protocol, Scheduler, SchedulerFlags, Scheduling, Service, Timeouts,
+    Access, Backend, BackendState, ClientAddress, Encryption, Endpoint4, Endpoint6, Gateway, Ingress, Mode, NetnsRef,
+    Port, PortRange, Protocol, Scheduler, SchedulerFlags, Scheduling, Service, Timeouts,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -206,6 +206,7 @@ prop_compose! {
         (v4, v6) in endpoints(),
         namespace in "[A-Za-z0-9_ \"'#]{1,60}\\.[a-zé]{1,9}",
         (vni, port, mtu) in (1..=0xff_ffffu32, 1..10_000u16, prop::option::of(1280..=65535u32)),
+        encryption in prop::option::of(10_000..=65535u16),
         bridge in "[!-$&-.0-9;-~]{1,12}[a-z]x",
         (subnet, subnet6) in (12..=30u8, 64..=126u8),
         open_forward: bool,
@@ -216,7 +217,10 @@ prop_compose! {
             node: Node { name, address: address.map(|address| address.parse().unwrap()), on_stop, state_dir: state_dir.into(), watch },
             metrics: Metrics { listen: SocketAddr::new(listen.0.into(), listen.1), backends },
             control: Control { socket: socket.into(), group },
-            ingress: Ingress { v4: Some(v4), v6: Some(v6), namespace, vni, port, mtu },
+            ingress: Ingress {
+                v4: Some(v4), v6: Some(v6), namespace, vni, port, mtu,
+                encryption: encryption.filter(|_| address.is_some()).map(|port| Encryption { port }),
+            },
             gateway: Gateway {
                 bridge,
                 subnet: format!("172.16.0.0/{subnet}").parse().unwrap(),
@@ -225,6 +229,7 @@ prop_compose! {
             },
             timeouts: Timeouts { tcp, tcp_fin, udp },
             peers: vec![],
+            own_key: None,
             services,
         }
     }
@@ -232,7 +237,7 @@ prop_compose! {
 
 /// A configuration as text. Terse: a service says what its first port has, the other ports what differs.
 fn print(config: &Config, terse: bool) -> String {
-    let Config { node, metrics, control, ingress, gateway, timeouts, peers: _, services } = config;
+    let Config { node, metrics, control, ingress, gateway, timeouts, peers: _, own_key: _, services } = config;
     let mut text = String::new();
     let mut line = |what: String| writeln!(text, "{what}").unwrap();
     line("[node]".to_owned());
@@ -246,6 +251,8 @@ fn print(config: &Config, terse: bool) -> String {
     line(format!("[ingress]\nnamespace = {}", quoted(&ingress.namespace)));
     line(format!("vni = {}\nport = {}", ingress.vni, ingress.port));
     ingress.mtu.iter().for_each(|mtu| line(format!("mtu = {mtu}")));
+    let encryption = ingress.encryption.iter();
+    encryption.for_each(|of| line(format!("encryption = 'wireguard'\nwireguard_port = {}", of.port)));
     ingress.v4.iter().for_each(|v4| line(format!("subnet = '{}'\naddress = '{}'", v4.subnet, v4.address)));
     ingress.v6.iter().for_each(|v6| line(format!("subnet6 = '{}'\naddress6 = '{}'", v6.subnet, v6.address)));
     line(format!("[gateway]\nbridge = {}", quoted(&gateway.bridge)));

@@ -56,7 +56,7 @@ fn unknown_keys() {
         ),
         (
             "[ingress]\nsubnet = '10.255.0.0/16'\naddress = '10.255.0.3'\nadress = 1",
-            "4:1: `adress` is no key of [ingress]; did you mean `address`? its keys: subnet, address, subnet6, address6, namespace, vni, port, mtu",
+            "4:1: `adress` is no key of [ingress]; did you mean `address`? its keys: subnet, address, subnet6, address6, namespace, vni, port, mtu, encryption, wireguard_port",
         ),
         (
             "[gateway]\nsubnet4 = 1",

@@ -62,7 +62,7 @@ use meshd::kernel::ipvs::Ipvs;
 pub use api::Api;
 pub use backend::Backend;
 pub use config::Config;
-pub use daemon::Meshd;
+pub use daemon::{Meshd, program};
 pub use kafka::{BACKENDS, BACKENDS4, MARK};
 pub use meshd::objects::Protocol::{self, Sctp, Tcp, Udp};
 pub use nodes::{Node, Nodes, Underlay};

@@ -15,6 +15,7 @@ mod control_limits;
 mod control_many;
 mod crash;
 mod elsewhere;
+mod encryption;
 mod foreign;
 mod forward;
 mod lab;

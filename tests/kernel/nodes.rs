@@ -7,7 +7,7 @@ use crate::lab::{
 };
 
 /// One backend on each node, kafka-1 on node-1 and so on, at addresses of both families.
-fn kafka(nodes: &Nodes) -> impl Fn(Config) -> Config + use<> {
+pub fn kafka(nodes: &Nodes) -> impl Fn(Config) -> Config + use<> {
     let backend = |node: &Node| {
         let (number, name) = (node.number, node.name());
         let one =
@@ -24,7 +24,7 @@ fn kafka(nodes: &Nodes) -> impl Fn(Config) -> Config + use<> {
 }
 
 /// Asks each node as often as there are backends: each answers once, and sees that node's ingress address.
-fn check(nodes: &Nodes, protocol: Protocol) {
+pub fn check(nodes: &Nodes, protocol: Protocol) {
     for node in &nodes.all {
         for (at, ingress) in [(node.address(), node.ingress()), (format!("[{}]", node.address6()), node.ingress6())] {
             let to = format!("{at}:20229");
@@ -35,7 +35,7 @@ fn check(nodes: &Nodes, protocol: Protocol) {
     }
 }
 
-fn bodies(nodes: &Nodes) {
+pub fn bodies(nodes: &Nodes) {
     for node in &nodes.all {
         nodes.bodies(&node.address(), nodes.all.len());
         nodes.bodies(&format!("[{}]", node.address6()), nodes.all.len());
@@ -185,7 +185,7 @@ fn eight_nodes() {
 }
 
 /// A frame to the sandbox, as the VXLAN network with that identifier carries it (RFC 7348).
-fn encapsulated(vni: u32) -> Vec<u8> {
+pub fn encapsulated(vni: u32) -> Vec<u8> {
     let mut packet = vec![0x08, 0, 0, 0];
     packet.extend((vni << 8).to_be_bytes());
     // To node-1's ingress endpoint, from nobody, of a type that nobody understands.

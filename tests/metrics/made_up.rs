@@ -47,7 +47,13 @@ pub fn everything() -> Exposition {
     metrics.drift_found.with_label_values(&[Step::KINDS[0]]).inc();
     metrics.control_requests.with_label_values(&["GET", "/v1/services", "200"]).inc();
     metrics.control_durations.with_label_values(&["/v1/services"]).observe(0.002);
-    metrics.exposition(Traffic::new(&mesh, counters(&mesh, 1), true), &occupancy()).unwrap()
+    metrics
+        .exposition(
+            Traffic::new(&mesh, counters(&mesh, 1), true),
+            &occupancy(),
+            &[("node-2".to_owned(), 1_700_000_000)],
+        )
+        .unwrap()
 }
 
 pub fn occupancy() -> Occupancy {
@@ -61,7 +67,7 @@ pub fn occupancy() -> Occupancy {
 
 /// Only the traffic and what every daemon has.
 pub fn exposition(mesh: &Mesh, counters: Counters, backends: bool) -> Exposition {
-    Metrics::new().unwrap().exposition(Traffic::new(mesh, counters, backends), &Occupancy::default()).unwrap()
+    Metrics::new().unwrap().exposition(Traffic::new(mesh, counters, backends), &Occupancy::default(), &[]).unwrap()
 }
 
 pub fn text(exposition: Exposition) -> String {

@@ -3,10 +3,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use meshd::mesh::{
-    Access, Backend, BackendState, ClientAddress, Endpoint4, Endpoint6, Gateway, Ingress, Mesh, Mode, Port, Scheduling,
-    Service, Timeouts,
+    Access, Backend, BackendState, ClientAddress, Encryption, Endpoint4, Endpoint6, Gateway, Ingress, Mesh, Mode, Port,
+    Scheduling, Service, Timeouts,
 };
-use meshd::objects::{NetnsRef, PortRange, Protocol, Scheduler, SchedulerFlags};
+use meshd::objects::{NetnsRef, PortRange, Protocol, PublicKey, Scheduler, SchedulerFlags};
 
 pub const V4_SUBNET: &str = "10.255.0.0/16";
 pub const V6_SUBNET: &str = "fd00:255::/64";
@@ -17,12 +17,14 @@ pub fn node() -> Mesh {
     Mesh {
         node: "node-1".into(),
         address: Some("192.168.50.1".parse().unwrap()),
+        key: None,
         ingress: Ingress {
             v4: Some(Endpoint4 { subnet: V4_SUBNET.parse().unwrap(), address: Ipv4Addr::new(10, 255, 0, 3) }),
             v6: None,
             namespace: "ingress_sbox".into(),
             vni: 4077,
             port: 4789,
+            encryption: None,
             mtu: None,
         },
         gateway: Gateway {
@@ -39,6 +41,13 @@ pub fn node() -> Mesh {
 
 pub fn endpoint6() -> Endpoint6 {
     Endpoint6 { subnet: V6_SUBNET.parse().unwrap(), address: Ipv6Addr::new(0xfd00, 0x255, 0, 0, 0, 0, 0, 3) }
+}
+
+/// The same behind WireGuard.
+pub fn encrypted(mut mesh: Mesh) -> Mesh {
+    mesh.ingress.encryption = Some(Encryption { port: 51820 });
+    mesh.key = Some(PublicKey([1; 32]));
+    mesh
 }
 
 pub fn with_v6(mut mesh: Mesh) -> Mesh {

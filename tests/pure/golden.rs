@@ -9,7 +9,7 @@ use meshd::mesh::{ClientAddress, Mesh};
 use meshd::objects::{Objects, Opening, Scheduler, Surroundings};
 use meshd::plan::diff;
 
-use super::build::{attached, backend, node, port, preserving, serving, tcp, udp, with_v6};
+use super::build::{attached, backend, encrypted, node, port, preserving, serving, tcp, udp, with_v6};
 use super::peers::peer;
 
 /// Compares with the file `tests/golden/<name>.txt`.
@@ -66,6 +66,22 @@ fn a_dual_stack_service_whose_backends_are_attached() {
         [attached("10.255.0.34", "dns-1"), attached("fd00:255::34", "dns-1"), attached("10.255.0.35", "dns-2")];
     let mesh = serving(with_v6(node()), "dns", [port(udp(53, 53), 5353, backends)]);
     check("dual-stack-with-legs", None, Some(&mesh));
+}
+
+#[test]
+fn a_mesh_that_is_encrypted_from_now_on() {
+    let mut mesh = kafka();
+    mesh.peers = vec![peer(2), peer(4)];
+    let secret = encrypted(mesh.clone());
+    check("encrypted", Some(&mesh), Some(&secret));
+    check(
+        "encrypted-peer-moved",
+        Some(&secret),
+        Some(&changed(secret.clone(), |mesh| {
+            mesh.peers.pop();
+            mesh.peers[0].address = [192, 168, 50, 99].into();
+        })),
+    );
 }
 
 #[test]

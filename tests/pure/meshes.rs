@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use meshd::mesh::{Access, Backend, BackendState, Bind, ClientAddress, Mesh, Mode, Peer, Port, Scheduling, Service};
-use meshd::objects::{NetnsRef, Network, Opening, PortRange, Protocol, Scheduler, SchedulerFlags, Surroundings};
+use meshd::objects::{
+    NetnsRef, Network, Opening, PortRange, Protocol, PublicKey, Scheduler, SchedulerFlags, Surroundings,
+};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use super::build::{node, with_v6};
+use super::build::{encrypted, node, with_v6};
 
 /// All ports that are ever published are among these.
 pub const PORTS: std::ops::Range<u16> = 30000..30012;
@@ -16,8 +18,9 @@ pub const PORTS: std::ops::Range<u16> = 30000..30012;
 /// A mesh of one or two dozen objects, or the empty one.
 pub fn mesh() -> impl Strategy<Value = Mesh> {
     let v6 = prop_oneof![1 => Just(false), 2 => Just(true)];
-    (ports(), v6, any::<bool>(), peers()).prop_map(|(ports, v6, open_forward, peers)| {
+    (ports(), v6, any::<bool>(), peers(), any::<bool>()).prop_map(|(ports, v6, open_forward, peers, secret)| {
         let mut mesh = if v6 { with_v6(node()) } else { node() };
+        mesh = if secret { encrypted(mesh) } else { mesh };
         mesh.peers = peers;
         mesh.gateway.open_forward = open_forward;
         mesh.services = services(ports);
@@ -31,6 +34,7 @@ pub fn peers() -> impl Strategy<Value = Vec<Peer>> {
         let peer = |number: u8| Peer {
             name: format!("node-{number}"),
             address: [192, 168, if moved && number == 2 { 51 } else { 50 }, number].into(),
+            key: Some(PublicKey([if moved && number == 3 { 33 } else { number }; 32])),
             ingress: Some([10, 255, 0, number + 100].into()),
             ingress6: (number != 3).then(|| format!("fd00:255::10{number}").parse().unwrap()),
         };

@@ -7,14 +7,14 @@ use meshd::dataplane;
 use meshd::kernel::fake;
 use meshd::mesh::{Access, Backend, ClientAddress, Mesh, Mode, NetnsRef, Peer, Port, Scheduling};
 use meshd::objects::{
-    Family, Link, LinkId, LinkKind, Mac, MapKind, Netns, Objects, PortRange, Protocol, Returns, Scheduler,
+    Family, Link, LinkId, LinkKind, Mac, MapKind, Netns, Objects, PortRange, Protocol, PublicKey, Returns, Scheduler,
     SchedulerFlags, SetElement, SetKind, Surroundings,
 };
 use meshd::plan::{SetEdit, Step, diff};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::build::{endpoint6, port, round_robin};
+use super::build::{encrypted, endpoint6, port, round_robin};
 use super::meshes::{self, access, backends, mesh, peers, scheduling, services, surroundings, way};
 
 /// What an operator does to a mesh in one edit. An index that points at nothing changes nothing.
@@ -43,6 +43,7 @@ enum Edit {
     Way(Index, (ClientAddress, Mode)),
     Access(Index, Access),
     OpenForward(bool),
+    Encrypt(bool),
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
@@ -70,6 +71,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         1 => select(vec![None, Some(1400)]).prop_map(Edit::Mtu),
         1 => (300..302u32).prop_map(Edit::UdpTimeout),
         1 => any::<bool>().prop_map(Edit::OpenForward),
+        1 => any::<bool>().prop_map(Edit::Encrypt),
     ]
 }
 
@@ -94,6 +96,10 @@ fn edited(mut mesh: Mesh, edit: Edit) -> Mesh {
                 ports.extend(halves.map(|half| port_of(half, scheduling.clone(), backends.clone())));
             }
         }
+        Edit::Encrypt(true) => {
+            mesh = encrypted(Mesh { services: Vec::new(), ..mesh });
+        }
+        Edit::Encrypt(false) => (mesh.ingress.encryption, mesh.key) = (None, None),
         Edit::Merge(index) => merge(&mut ports, index),
         Edit::Backends(index, backends) => {
             if let Some(place) = find(index, &ports) {
@@ -225,7 +231,7 @@ pub fn damages() -> impl Strategy<Value = Vec<Damage>> {
     let damage = prop_oneof![
         1 => any::<Index>().prop_map(Damage::Crash),
         3 => any::<Index>().prop_map(Damage::Remove),
-        3 => (any::<Index>(), 0..=15u8).prop_map(|(index, how)| Damage::Alter(index, how)),
+        3 => (any::<Index>(), 0..=16u8).prop_map(|(index, how)| Damage::Alter(index, how)),
     ];
     prop::collection::vec(damage, 1..=4)
 }
@@ -264,6 +270,8 @@ fn removals(objects: &Objects) -> Vec<Step> {
     steps.extend(objects.legs.keys().map(|mac| Step::DeleteLeg { mac: *mac }));
     steps.extend(objects.forwarding.iter().map(|(mac, node)| Step::DeleteForwarding { mac: *mac, node: *node }));
     steps.extend(objects.neighbours.keys().map(|ip| Step::DeleteNeighbour { ip: *ip }));
+    let peers = objects.wireguard.iter().flat_map(|link| link.peers.keys());
+    steps.extend(peers.map(|key| Step::DeleteWireguardPeer { key: *key }));
     steps.extend(objects.returns.keys().map(|netns| Step::DeleteReturns { netns: netns.clone() }));
     steps.extend(objects.openings.iter().cloned().map(Step::CloseForward));
     for (netns, table) in &objects.tables {
@@ -339,6 +347,11 @@ fn alter(objects: &mut Objects, index: Index, how: u8) {
             set.elements.clear();
             set.kind = if set.kind == SetKind::Ports { SetKind::Links } else { SetKind::Ports };
         }),
+        15 => one(index, objects.wireguard.iter_mut(), |link| match index.index(3) {
+            0 => link.key = PublicKey([9; 32]),
+            1 => drop(link.peers.pop_first()),
+            _ => link.peers.values_mut().for_each(|peer| peer.allowed.clear()),
+        }),
         14 => one(index, objects.returns.values_mut(), |returns| *returns = Returns::default()),
         10 => one(index, objects.forwarding.values_mut(), |node| *node = [203, 0, 113, 1].into()),
         11 => one(index, objects.neighbours.values_mut(), |mac| *mac = Mac([2, 9, 9, 9, 9, 9])),
@@ -350,7 +363,7 @@ fn alter(objects: &mut Objects, index: Index, how: u8) {
 fn replace(objects: &mut Objects, id: &LinkId) {
     let before = objects.clone();
     fake::apply(objects, &Step::DeleteLink(id.clone())).unwrap();
-    let strange = LinkKind::Vxlan { vni: 0, port: 0, local: None };
+    let strange = LinkKind::Vxlan { vni: 0, port: 0, local: None, underlay: Netns::Host };
     objects.links.insert(id.clone(), Link { kind: strange, ..before.links[id].clone() });
     objects.addresses.extend(before.addresses.into_iter().filter(|address| address.link == *id));
     objects.routes.extend(before.routes.into_iter().filter(|route| route.link == *id));

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use meshd::dataplane;
 use meshd::mesh::{Backend, Endpoint4, Mesh, NetnsRef, Peer};
-use meshd::objects::{Mac, Netns, Objects, Surroundings};
+use meshd::objects::{Mac, Netns, Objects, PublicKey, Surroundings};
 use meshd::plan::{Step, diff};
 use proptest::prelude::*;
 
@@ -15,6 +15,7 @@ pub fn peer(number: u8) -> Peer {
     Peer {
         name: format!("node-{number}"),
         address: [192, 168, 50, number].into(),
+        key: Some(PublicKey([number; 32])),
         ingress: Some([10, 255, 0, number].into()),
         ingress6: Some(format!("fd00:255::{number}").parse().unwrap()),
     }
@@ -130,6 +131,7 @@ fn sixty_four_thousand_backends_elsewhere() {
         .map(|number| Peer {
             name: format!("node-{number}x"),
             address: [192, 168, 60, number].into(),
+            key: None,
             ingress: Some([10, number, 255, 1].into()),
             ingress6: None,
         })

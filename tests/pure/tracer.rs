@@ -394,7 +394,7 @@ impl<'a> Tracer<'a> {
             let best = routes
                 .filter(|route| route.destination.contains(address))
                 .max_by_key(|route| route.destination.prefix())?;
-            self.neighbour(Netns::Sandbox, best.gateway).filter(|(link, _)| **link == best.link)
+            self.neighbour(Netns::Sandbox, best.gateway?).filter(|(link, _)| **link == best.link)
         };
         self.neighbour(Netns::Sandbox, address).or_else(gateway)
     }

@@ -275,7 +275,7 @@ proptest! {
         let objects = dataplane::objects(&mesh, &surroundings);
         prop_assert!(objects.sysctls.keys().all(|(_, name)| name.starts_with("net/ipv4/")));
         prop_assert!(objects.addresses.iter().all(|address| address.ip.is_ipv4()));
-        prop_assert!(objects.routes.iter().all(|route| route.gateway.is_ipv4()));
+        prop_assert!(objects.routes.iter().all(|route| route.destination.is_ipv4()));
         prop_assert!(objects.services.keys().all(|key| key.family == Family::V4));
         prop_assert!(objects.openings.iter().all(|chain| chain.family != "ip6"));
     }

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use super::{Outcome, exists, require};
-use crate::objects::{Address, Leg, Link, LinkId, LinkKind, Mac, Netns, Objects, Route, TUNNEL};
+use crate::objects::{Address, Leg, Link, LinkId, LinkKind, Mac, Netns, Objects, Route, TUNNEL, WIREGUARD, Wireguard};
+use crate::plan::Step;
 
 /// What the kernel gives a link that is told none, until a step says better.
 const RANDOM: Mac = Mac([0xee; 6]);
@@ -23,15 +24,16 @@ pub(super) fn add(objects: &mut Objects, id: LinkId, link: Link) -> Outcome {
     let made = Link { master: None, isolated: false, up: false, ..link };
     match &made.kind {
         LinkKind::Bridge => {}
+        LinkKind::Wireguard => objects.wireguard = Some(Wireguard::default()),
         LinkKind::Veth { peer } => {
             exists(objects, peer.netns)?;
             require(!objects.links.contains_key(peer), || format!("the other end, {peer}, exists already"))?;
             let far = Link { kind: LinkKind::Veth { peer: id.clone() }, mac: RANDOM, ..made.clone() };
             objects.links.insert(peer.clone(), far);
         }
-        LinkKind::Vxlan { vni, port, .. } => {
-            let same =
-                |kind: &LinkKind| matches!(kind, LinkKind::Vxlan { vni: v, port: p, .. } if (v, p) == (vni, port));
+        LinkKind::Vxlan { vni, port, underlay, .. } => {
+            let wanted = (vni, port, underlay);
+            let same = |kind: &LinkKind| matches!(kind, LinkKind::Vxlan { vni, port, underlay, .. } if (vni, port, underlay) == wanted);
             let taken = objects.links.values().any(|other| same(&other.kind));
             require(!taken, || format!("the VXLAN identifier {vni} is in use"))?;
         }
@@ -73,6 +75,9 @@ pub(super) fn delete(objects: &mut Objects, id: &LinkId) {
         objects.forwarding.clear();
         objects.neighbours.clear();
     }
+    if link.kind == LinkKind::Wireguard {
+        objects.wireguard = None;
+    }
     if let LinkKind::Veth { peer } = link.kind {
         delete(objects, &peer);
     }
@@ -80,6 +85,22 @@ pub(super) fn delete(objects: &mut Objects, id: &LinkId) {
 
 fn tunnel(objects: &Objects) -> Outcome {
     named(objects, Netns::Overlay, TUNNEL)
+}
+
+/// A step about the WireGuard link. An address is behind one peer: who is told it last has it.
+pub(super) fn wireguard(objects: &mut Objects, step: &Step) -> Outcome {
+    named(objects, Netns::Overlay, WIREGUARD)?;
+    let told = objects.wireguard.get_or_insert_default();
+    match step {
+        Step::SetWireguard { key, port } => (told.key, told.port) = (*key, *port),
+        Step::SetWireguardPeer { key, peer } => {
+            told.peers.values_mut().for_each(|other| other.allowed.retain(|network| !peer.allowed.contains(network)));
+            told.peers.insert(*key, peer.clone());
+        }
+        Step::DeleteWireguardPeer { key } => drop(told.peers.remove(key)),
+        _ => {}
+    }
+    Ok(())
 }
 
 pub(super) fn set_forwarding(objects: &mut Objects, mac: Mac, node: IpAddr) -> Outcome {
@@ -117,10 +138,10 @@ pub(super) fn delete_address(objects: &mut Objects, address: &Address) {
 /// One to the same destination gives way.
 pub(super) fn add_route(objects: &mut Objects, route: Route) -> Outcome {
     named(objects, route.link.netns, &route.link.name)?;
-    let mut near = objects.addresses.iter().filter(|address| address.link == route.link);
-    require(near.any(|address| address.ip.contains(route.gateway)), || {
-        format!("gateway {} is unreachable", route.gateway)
-    })?;
+    if let Some(gateway) = route.gateway {
+        let mut near = objects.addresses.iter().filter(|address| address.link == route.link);
+        require(near.any(|address| address.ip.contains(gateway)), || format!("gateway {gateway} is unreachable"))?;
+    }
     let rival = |other: &Route| other.link.netns == route.link.netns && other.destination == route.destination;
     objects.routes.retain(|other| !rival(other));
     objects.routes.insert(route);

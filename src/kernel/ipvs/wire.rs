@@ -7,21 +7,19 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::Emitable;
-use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
-use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
-use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
+use netlink_packet_generic::GenlFamily;
 
 use super::Traffic;
 use crate::kernel::attribute::{Writer, be16_of, find, string_of, u16_of, u32_of, u64_of};
+use crate::kernel::generic;
 use crate::objects::{
     Destination, DestinationKey, Family, Mark, Persistence, Scheduler, SchedulerFlags, Timeouts, VirtualKey,
     VirtualService,
 };
 use crate::plan::Step;
 
-/// Bytes of the header of a generic netlink message (linux/genetlink.h).
-const GENERIC_HEADER: usize = 4;
-const CTRL_ATTR_FAMILY_ID: u16 = 1;
+/// The name of the family of these messages.
+pub const FAMILY: &str = "IPVS";
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -113,7 +111,7 @@ pub struct Message {
 
 impl GenlFamily for Message {
     fn family_name() -> &'static str {
-        "IPVS"
+        FAMILY
     }
 
     fn command(&self) -> u8 {
@@ -220,27 +218,8 @@ impl Message {
     }
 
     pub fn body(self) -> Vec<u8> {
-        body(self)
+        generic::body(self)
     }
-}
-
-/// A generic netlink message without its netlink header.
-fn body<F: GenlFamily + Emitable + std::fmt::Debug>(payload: F) -> Vec<u8> {
-    let message = GenlMessage::from_payload(payload);
-    let mut bytes = vec![0; Emitable::buffer_len(&message)];
-    message.emit(&mut bytes);
-    bytes
-}
-
-/// The question for the number that the kernel gave the family IPVS.
-pub fn family_question() -> Vec<u8> {
-    let name = GenlCtrlAttrs::FamilyName(Message::family_name().to_owned());
-    body(GenlCtrl { cmd: GenlCtrlCmd::GetFamily, nlas: vec![name] })
-}
-
-/// The answer to [`family_question`]. (`GenlCtrl`'s own reader refuses attributes that it does not know.)
-pub fn family_number(body: &[u8]) -> Option<u16> {
-    find(body.get(GENERIC_HEADER..)?, CTRL_ATTR_FAMILY_ID).and_then(u16_of)
 }
 
 fn write_key(writer: &mut Writer, key: VirtualKey) {
@@ -385,8 +364,7 @@ pub fn read_timeouts(body: &[u8]) -> Option<Timeouts> {
 
 /// The attributes of an answer, which bears the command that would make what it describes.
 fn answer(body: &[u8], command: Command) -> Option<&[u8]> {
-    let header = GenlHeader::parse(body).ok()?;
-    (header.cmd == command as u8).then(|| body.get(GENERIC_HEADER..)).flatten()
+    generic::attributes_of(command as u8, body)
 }
 
 /// The 64-bit counters; kernels before 4.2 have only others, some of which are 32 bits wide.

@@ -118,15 +118,25 @@ pub(super) struct Way {
 }
 
 /// Adds the route; one to the same destination gives way.
-pub(super) fn add_route(socket: &mut Socket, index: u32, destination: IpNetwork, gateway: IpAddr) -> Result<()> {
+pub(super) fn add_route(
+    socket: &mut Socket,
+    index: u32,
+    destination: IpNetwork,
+    gateway: Option<IpAddr>,
+) -> Result<()> {
     let mut message = route(index, destination, gateway);
     message.header.protocol = RouteProtocol::Static;
-    message.header.scope = RouteScope::Universe;
+    message.header.scope = if gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
     socket.request(request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &message))
 }
 
 /// A route that is gone already is deleted.
-pub(super) fn delete_route(socket: &mut Socket, index: u32, destination: IpNetwork, gateway: IpAddr) -> Result<()> {
+pub(super) fn delete_route(
+    socket: &mut Socket,
+    index: u32,
+    destination: IpNetwork,
+    gateway: Option<IpAddr>,
+) -> Result<()> {
     let mut message = route(index, destination, gateway);
     // Of whatever scope.
     message.header.scope = RouteScope::NoWhere;
@@ -169,7 +179,7 @@ pub(super) fn way_to(socket: &mut Socket, address: IpAddr) -> Result<Option<(u32
     Ok(index.map(|index| (index, mtu)))
 }
 
-fn route(index: u32, destination: IpNetwork, gateway: IpAddr) -> RouteMessage {
+fn route(index: u32, destination: IpNetwork, gateway: Option<IpAddr>) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family(&destination.ip());
     message.header.destination_prefix_length = destination.prefix();
@@ -178,9 +188,9 @@ fn route(index: u32, destination: IpNetwork, gateway: IpAddr) -> RouteMessage {
     message.attributes = vec![
         // The kernel refuses a destination with bits beyond its prefix.
         RouteAttribute::Destination(destination.network().into()),
-        RouteAttribute::Gateway(gateway.into()),
         RouteAttribute::Oif(index),
     ];
+    message.attributes.extend(gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
     message
 }
 

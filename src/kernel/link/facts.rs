@@ -6,13 +6,18 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::{Links, Result, address, because, is_ours, message};
-use crate::objects::Netns;
+use crate::objects::{LinkId, Netns};
 
 impl Links {
     /// The names of all links of a namespace.
     pub fn names(&mut self, netns: Netns) -> Result<BTreeSet<String>> {
         let all = message::all(self.socket(netns)?).map_err(because("list links of", netns))?;
         Ok(all.into_iter().map(|found| found.name).collect())
+    }
+
+    /// Whether there is such a link, in a namespace that is entered.
+    pub fn has(&mut self, id: &LinkId) -> Result<bool> {
+        Ok(self.spaces.contains_key(&id.netns) && self.find(id)?.is_some())
     }
 
     /// Whether the host has a link of that name that is not ours: we could neither use nor replace it.

@@ -45,6 +45,14 @@ pub(super) fn vxlan(id: &LinkId, link: &Link, (vni, port, local): (u32, u16, Opt
     create(attributes, InfoKind::Vxlan, InfoData::Vxlan(settings))
 }
 
+/// Has no address of its own: it carries packets, not frames.
+pub(super) fn wireguard(id: &LinkId, link: &Link, netns: RawFd) -> Request {
+    let mut attributes = first(&id.name, None, link.mtu);
+    attributes
+        .extend([LinkAttribute::NetNsFd(netns), LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)])]);
+    request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &message(0, attributes))
+}
+
 /// What a link has from the start.
 pub(super) fn first(name: &str, mac: Option<Mac>, mtu: u32) -> Vec<LinkAttribute> {
     let mut attributes = vec![named(name), LinkAttribute::Mtu(mtu)];

@@ -10,7 +10,7 @@ use super::{Links, PREFIX, Result, address, because, leg, message, remote};
 use crate::objects::{Address, Leg, Link, LinkId, LinkKind, Mac, Netns, NetnsRef, Route, TUNNEL};
 
 /// A kind that equals none that is wanted: such a link is to be made anew.
-pub(super) const STRANGE: LinkKind = LinkKind::Vxlan { vni: 0, port: 0, local: None };
+pub(super) const STRANGE: LinkKind = LinkKind::Vxlan { vni: 0, port: 0, local: None, underlay: Netns::Host };
 
 /// The links that a namespace may be born with, once the module of such tunnels is loaded.
 const FALLBACK: [&str; 9] =
@@ -82,7 +82,7 @@ impl Links {
                 return None;
             }
             let found = ours.iter().find(|found| Some(found.index) == way.index)?;
-            Some(Route { link: LinkId::new(netns, &found.name), destination: way.destination, gateway: way.gateway? })
+            Some(Route { link: LinkId::new(netns, &found.name), destination: way.destination, gateway: way.gateway })
         }));
         Ok(())
     }

@@ -17,7 +17,7 @@ use super::{Config, Place};
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The program under test.
-pub(super) fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     match std::env::var_os("MESHD_BIN_DIR") {
         Some(directory) => Path::new(&directory).join("meshd"),
         None => env!("CARGO_BIN_EXE_meshd").into(),

@@ -34,6 +34,8 @@ pub struct Nodes {
     pub lan: Place,
     pub all: Vec<Node>,
     underlay: Underlay,
+    /// By node, once the tunnel is to be encrypted.
+    keys: Vec<String>,
 }
 
 /// One of them.
@@ -67,13 +69,29 @@ impl Nodes {
         let mut places: Vec<&Place> = all.iter().map(|node| &node.place).collect();
         places.extend([&lan, &lab.client]);
         lab.add_namespaces(&places);
-        let nodes = Nodes { lab, lan, all, underlay };
+        let nodes = Nodes { lab, lan, all, underlay, keys: Vec::new() };
         batch(Some(&nodes.lan), "link add br0 type bridge forward_delay 0 mcast_snooping 0\nlink set br0 up\n");
         nodes.plug("client", &nodes.lab.client, "c0", 2);
         for node in &nodes.all {
             nodes.plug(&node.name(), &node.place, "lan0", node.host());
         }
         Some(nodes)
+    }
+
+    /// Has all nodes make their keys, and speak in secret from now on.
+    pub fn encrypt(&mut self) {
+        let key = |node: &Node| {
+            // All that is known so far.
+            self.write(node, &self.config(node).set("ingress", "encryption", "'wireguard'"));
+            let program = super::daemon::program();
+            node.run(&format!("{} --config {} --public-key", program.display(), node.config_file().display()))
+        };
+        self.keys = self.all.iter().map(|node| key(node).trim().to_owned()).collect();
+    }
+
+    /// As it prints it itself.
+    pub fn public_key(&self, node: &Node) -> &str {
+        &self.keys[node.number - 1]
     }
 
     fn plug(&self, port: &str, place: &Place, link: &str, host: usize) {
@@ -100,9 +118,14 @@ impl Nodes {
             .set("node", "address", &quoted(self.tunnel_end(node)))
             .set("ingress", "address", &quoted(node.ingress()))
             .set("ingress", "address6", &quoted(node.ingress6()));
+        if !self.keys.is_empty() {
+            config = config.set("ingress", "encryption", "'wireguard'");
+        }
         for peer in &self.all {
+            let key = self.keys.get(peer.number - 1).map(|key| format!("public_key = '{key}'\n"));
             config = config.peer(&format!(
-                "name = '{}'\naddress = '{}'\ningress = '{}'\ningress6 = '{}'",
+                "{}name = '{}'\naddress = '{}'\ningress = '{}'\ningress6 = '{}'",
+                key.unwrap_or_default(),
                 peer.name(),
                 self.tunnel_end(peer),
                 peer.ingress(),
@@ -182,6 +205,11 @@ impl Node {
 
     pub fn overlay(&self) -> Place {
         Place::new(format!("{}_overlay", self.sandbox))
+    }
+
+    /// Where its key is, and what the control socket said.
+    pub fn state_dir(&self) -> PathBuf {
+        self.directory.join("state")
     }
 
     pub fn config_file(&self) -> PathBuf {

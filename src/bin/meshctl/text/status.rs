@@ -30,6 +30,7 @@ pub fn status(status: &Status, paint: Paint) -> String {
         let (tcp, fin, udp) = (timeouts.tcp, timeouts.tcp_fin, timeouts.udp);
         ("Timeouts", format!("tcp {tcp} s, tcp after FIN {fin} s, udp {udp} s").into())
     }));
+    known.extend(status.public_key.as_ref().map(|key| ("Public key", key.into())));
     known.extend([
         ("Last look", format!("{:.3} s", status.look).into()),
         ("Mended", counted(status.repaired as usize, "thing", "that others changed").into()),
@@ -119,6 +120,7 @@ mod tests {
             ports: 2,
             backends: 6,
             timeouts: Some(Timeouts { tcp: 900, tcp_fin: 120, udp: 300 }),
+            public_key: None,
             look: 0.0123,
             repaired: 0,
             configuration: Configuration { path: "/etc/meshd/services.toml".into(), refused: None },

@@ -96,18 +96,6 @@ fn destinations_are_made_as_ipvsadm_makes_them() {
     );
 }
 
-#[test]
-fn the_family_is_asked_for_as_ipvsadm_asks() {
-    // But for the version of nlctrl's own protocol, of which ipvsadm writes 1.
-    assert_eq!(family_question(), hex("03020000 09000200 49505653 00000000"));
-    // After the name, which comes first: CTRL_ATTR_FAMILY_ID, and an attribute that does not exist yet.
-    assert_eq!(
-        family_number(&hex("01020000 09000200 49505653 00000000 06000100 20000000 0800ff00 00000000")),
-        Some(0x20)
-    );
-    assert_eq!(family_number(&hex("0102")), None);
-}
-
 /// What Linux 6.12 said of `ipvsadm -a -f 66536 -r 10.255.0.33:9092 -m -w 3` (but for the counters, which were
 /// all 0): attributes that we do not know stand between those that we do.
 #[test]
@@ -289,7 +277,6 @@ proptest! {
 }
 
 fn read_all(bytes: &[u8]) {
-    let _ = family_number(bytes);
     let _ = read_service(bytes);
     let _ = read_destination(bytes, Family::V4);
     let _ = read_timeouts(bytes);
