@@ -3,13 +3,14 @@
 //! What a packet meets on its way is built here, hop by hop: [`topology`] makes the namespaces, the links
 //! between them and the backends' legs, [`wireguard`] encrypts what leaves them, [`remote`] the ways to other nodes, [`returns`] the ways back of preserved client
 //! addresses; [`tunnel`] keeps strangers out of the overlay; [`host`] leads published ports into the sandbox, as far as
-//! [`access`] lets it; [`ipvs`] balances them there.
+//! [`access`] lets it; [`ipvs`] balances them there, and [`segments`] keeps TCP's segments within what the overlay carries.
 
 mod access;
 mod host;
 mod ipvs;
 mod remote;
 mod returns;
+mod segments;
 mod topology;
 mod tunnel;
 mod wireguard;

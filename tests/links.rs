@@ -329,7 +329,12 @@ fn what_is_not_ours_is_left_alone() {
     assert_eq!(reason, "cannot set link host/mesh0: the link is not meshd's");
     let reason = refused(lab.links.delete_link(&mesh0));
     assert_eq!(reason, "cannot delete link host/mesh0: the link is not meshd's");
+    // On the overlay, a backend's leg that someone else made; what is no veth has no business there.
+    lab.namespace("b1");
+    lab.ip("over", &format!("link add theirs type veth peer name eth0 netns {}", lab.name("b1")));
     assert_eq!(lab.observe(&wanted), Seen::default());
+    lab.ip("over", "link add stray type bridge");
+    assert_eq!(lab.observe(&wanted).links.into_keys().collect::<Vec<_>>(), [id(Netns::Overlay, "stray")]);
 
     // Ours, of another kind: that is for a delete step to remove first.
     lab.ip("sbox", "link add eth1 type bridge");

@@ -155,6 +155,28 @@ fn what_others_did_to_our_table_is_mended() {
 }
 
 #[test]
+fn what_others_did_to_the_size_of_segments_is_mended() {
+    let wanted = publishing(&[TCP]);
+    let Some(mut space) = Space::new() else { return };
+    let size = "inet meshd segments tcp flags syn tcp option maxseg size set";
+    for damage in [
+        "nft flush chain inet meshd segments".to_owned(),
+        format!("nft add rule {size} 1200"),
+        format!("nft add rule {size} rt mtu"),
+        "nft flush chain inet meshd segments; nft add rule inet meshd segments meta nfproto ipv4 tcp option maxseg size set 1410".to_owned(),
+    ] {
+        space.converge(Netns::Sandbox, &wanted);
+        let before = space.run("nft list ruleset");
+        space.run(&damage);
+        assert_ne!(space.seen(Netns::Sandbox), wanted, "{damage} was not seen");
+        space.converge(Netns::Sandbox, &wanted);
+        assert_eq!(space.run("nft list ruleset"), before, "after {damage}");
+    }
+    space.converge(Netns::Sandbox, &publishing(&[UDP_RANGE]));
+    assert!(!space.run("nft list ruleset").contains("maxseg"), "no TCP port needs it");
+}
+
+#[test]
 fn other_tables_stay_byte_for_byte() {
     let Some(mut space) = Space::new() else { return };
     space.run(

@@ -12,7 +12,7 @@ use crate::objects::{
 };
 
 use super::topology::{OVERLAY_LEG, endpoints};
-use super::{serves, serving, speaks_v6};
+use super::{segments, serves, serving, speaks_v6};
 
 /// The kernel's NF_IP_PRI_RAW, NF_IP_PRI_MANGLE and NF_IP_PRI_NAT_SRC.
 const RAW: i32 = -300;
@@ -20,7 +20,7 @@ const MANGLE: i32 = -150;
 const SRCNAT: i32 = 100;
 
 pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Objects) {
-    objects.tables.insert(Netns::Sandbox, Table { maps: maps(mesh), chains: chains(mesh), ..Table::default() });
+    objects.tables.insert(Netns::Sandbox, table(mesh, surroundings));
     objects.timeouts = Some(mesh.timeouts);
     for port in mesh.ports() {
         for family in Family::ALL {
@@ -32,6 +32,12 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Obje
     for (name, value) in sysctls(mesh, surroundings) {
         objects.sysctls.insert((Netns::Sandbox, name.to_owned()), value.to_owned());
     }
+}
+
+fn table(mesh: &Mesh, surroundings: &Surroundings) -> Table {
+    let mut table = Table { maps: maps(mesh), chains: chains(mesh), ..Table::default() };
+    segments::lower(mesh, surroundings, &mut table);
+    table
 }
 
 fn sysctls(mesh: &Mesh, surroundings: &Surroundings) -> Vec<(&'static str, &'static str)> {

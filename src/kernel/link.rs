@@ -1,7 +1,8 @@
 //! Links, their addresses and routes, over rtnetlink, in all our namespaces at once.
 //!
 //! What is ours: on the host the links that carry our tag and whose name begins with `mesh` or is the
-//! configured bridge; in our own namespaces everything that was put there.
+//! configured bridge; in our own namespaces everything that was put there, but for the veths by which others attach
+//! backends to the overlay.
 
 mod address;
 mod facts;

@@ -161,6 +161,8 @@ pub enum Match {
     Answer,
     /// The packet has a mark: in the sandbox, it is of a published port.
     Marked,
+    /// It opens a TCP connection, to one side or to the other: only there a segment's size is agreed on.
+    Syn,
 }
 
 impl fmt::Display for Match {
@@ -179,6 +181,7 @@ impl fmt::Display for Match {
             Match::Vxlan { port, vni } => write!(f, "udp dport {port} @th,96,24 {vni:#x}"),
             Match::Answer => write!(f, "ct direction reply"),
             Match::Marked => write!(f, "meta mark != 0x00000000"),
+            Match::Syn => write!(f, "tcp flags syn"),
         }
     }
 }
@@ -253,6 +256,9 @@ pub enum Action {
     },
     Snat(IpAddr),
     Masquerade,
+    /// Lower the largest TCP segment that the packet asks for to so many bytes, and go on to the next rule. One that is
+    /// smaller stays, and so does a packet that asks for none.
+    SegmentSize(u16),
     /// Seen in the kernel, and nothing that we would write.
     Unknown(String),
 }
@@ -273,6 +279,7 @@ impl fmt::Display for Action {
             Action::Snat(address @ IpAddr::V4(_)) => write!(f, "snat ip to {address}"),
             Action::Snat(address @ IpAddr::V6(_)) => write!(f, "snat ip6 to {address}"),
             Action::Masquerade => write!(f, "masquerade"),
+            Action::SegmentSize(bytes) => write!(f, "tcp option maxseg size set {bytes}"),
             Action::Unknown(what) => write!(f, "unknown ({what})"),
         }
     }

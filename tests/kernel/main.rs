@@ -34,6 +34,7 @@ mod restart;
 mod schedulers;
 mod scrapes;
 mod second;
+mod segments;
 mod takeover;
 mod usage;
 mod ways;

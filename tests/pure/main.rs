@@ -11,6 +11,7 @@ mod nft_text;
 mod peers;
 mod plans;
 mod prefixes;
+mod segments;
 mod swarm;
 mod tracer;
 mod traffic;

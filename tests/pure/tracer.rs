@@ -285,6 +285,8 @@ impl<'a> Tracer<'a> {
                         None => {}
                     },
                     Action::Drop => return Outcome::Drop,
+                    // It goes the same way.
+                    Action::SegmentSize(_) => {}
                     Action::Untracked => return Outcome::Untracked,
                     Action::DnatFrom { map, family } if nat => match look_up(map) {
                         Some(MapValue::Address(to)) if Family::of(&to) == *family => return Outcome::Destination(to),
@@ -312,6 +314,7 @@ impl<'a> Tracer<'a> {
             Match::SourceIn(network) => network.contains(view.source),
             // Only questions are traced.
             Match::Vxlan { .. } | Match::Answer => false,
+            Match::Syn => view.protocol == Protocol::Tcp,
             Match::Among { key, set } => self.is_among(*key, set, view),
             Match::NotAmong { key, set } => self.has(*key, view) && !self.is_among(*key, set, view),
             Match::Marked => view.mark.is_some(),

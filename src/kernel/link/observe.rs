@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use netlink_packet_route::link::InfoKind;
 use netlink_packet_route::route::RouteProtocol;
 
 use super::message::Found;
@@ -88,15 +89,19 @@ impl Links {
     }
 }
 
+/// Whether it is a leg of a backend that someone else attached to the overlay.
+fn is_attached(found: &Found) -> bool {
+    found.kind == Some(InfoKind::Veth) && !found.is_tagged()
+}
+
 /// Whether the link stands among `Objects::links` of that namespace.
 fn is_part(netns: Netns, found: &Found, bridge: &str) -> bool {
     match netns {
         Netns::Host => found.is_tagged() && (found.name.starts_with(PREFIX) || found.name == bridge),
         // Hardware that was put there, and the loopback, have no kind and cannot be deleted.
         Netns::Sandbox | Netns::Overlay => {
-            found.kind.is_some()
-                && !FALLBACK.contains(&found.name.as_str())
-                && !(netns == Netns::Overlay && leg::mac_of_port(&found.name).is_some())
+            let is_leg = netns == Netns::Overlay && (leg::mac_of_port(&found.name).is_some() || is_attached(found));
+            found.kind.is_some() && !FALLBACK.contains(&found.name.as_str()) && !is_leg
         }
     }
 }

@@ -34,6 +34,12 @@ pub const VERDICT_DROP: i32 = 0;
 pub const VERDICT_ACCEPT: i32 = 1;
 pub const VERDICT_RETURN: i32 = -5;
 
+/// A TCP option, by its number, and the place and length of what it says (RFC 9293: the largest segment).
+const TCP_OPTION: u32 = 1;
+const SEGMENT_SIZE: u8 = 2;
+const SEGMENT_SIZE_PLACE: u32 = 2;
+const SEGMENT_SIZE_LENGTH: u32 = 2;
+
 const FIB_SADDR: u32 = 1;
 const FIB_DADDR: u32 = 2;
 const FIB_ADDRTYPE: u32 = 3;
@@ -107,6 +113,10 @@ pub enum Expr {
         to: u32,
         value: Vec<u8>,
     },
+    /// To two bytes in network byte order. The kernel lowers it and never raises it.
+    SetSegmentSize {
+        from: u32,
+    },
     Verdict(i32),
     /// Something that our rules do not have, by its name.
     Other(String),
@@ -135,6 +145,7 @@ impl Expr {
             Expr::Notrack => "notrack",
             Expr::Counter => "counter",
             Expr::Load { .. } | Expr::Verdict(_) => "immediate",
+            Expr::SetSegmentSize { .. } => "exthdr",
             Expr::Other(name) => name,
         }
     }
@@ -199,6 +210,13 @@ impl Expr {
             Expr::Load { to, value: what } => {
                 data.be32(1, *to);
                 value(data, 2, what);
+            }
+            Expr::SetSegmentSize { from } => {
+                data.u8(2, SEGMENT_SIZE);
+                data.be32(3, SEGMENT_SIZE_PLACE);
+                data.be32(4, SEGMENT_SIZE_LENGTH);
+                data.be32(6, TCP_OPTION);
+                data.be32(7, *from);
             }
             Expr::Verdict(code) => {
                 data.be32(1, REG_VERDICT);
@@ -291,6 +309,13 @@ impl Expr {
             }
             "notrack" => Some(Expr::Notrack),
             "counter" => Some(Expr::Counter),
+            "exthdr" => {
+                let option = (find(data, 2)?, number(3)?, number(4)?, number(6)?);
+                let ours = ([SEGMENT_SIZE].as_slice(), SEGMENT_SIZE_PLACE, SEGMENT_SIZE_LENGTH, TCP_OPTION);
+                // One that reads the option has a register to read it to.
+                let plain = option == ours && number(1).is_none() && number(5).unwrap_or(0) == 0;
+                plain.then_some(Expr::SetSegmentSize { from: number(7)? })
+            }
             "masq" => attributes(data).next().is_none().then_some(Expr::Masquerade),
             "immediate" => {
                 let content = find(data, 2)?;

@@ -20,7 +20,11 @@ const NAME_LENGTH: usize = 16;
 const MOST_PARTS: usize = 6;
 /// The direction of an answer (linux/netfilter/nf_conntrack_tuple_common.h, IP_CT_DIR_REPLY).
 pub const REPLY: u8 = 1;
+const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// Place of the flags in the TCP header, and the one that opens a connection (RFC 9293).
+const FLAGS_OFFSET: u32 = 13;
+const SYN: u8 = 2;
 /// Behind the UDP header and the first word of the VXLAN header (RFC 7348).
 const VNI_OFFSET: u32 = 12;
 
@@ -88,6 +92,13 @@ fn compile_match(matched: &Match) -> Vec<Expr> {
         ],
         Match::Answer => vec![Expr::Connection { key: CT_DIRECTION, to: REG_1 }, compare(true, [REPLY])],
         Match::Marked => vec![load(META_MARK), compare(false, 0u32.to_ne_bytes())],
+        Match::Syn => vec![
+            load(META_L4PROTO),
+            compare(true, [TCP]),
+            Expr::Payload { base: TRANSPORT_HEADER, offset: FLAGS_OFFSET, length: 1, to: REG_1 },
+            Expr::Mask { register: REG_1, mask: vec![SYN] },
+            compare(false, [0]),
+        ],
     }
 }
 
@@ -194,6 +205,9 @@ fn compile_action(action: &Action) -> Vec<Expr> {
             Expr::Nat { source: true, family: family_number(Family::of(to)), address: REG_1 },
         ],
         Action::Masquerade => vec![Expr::Masquerade],
+        Action::SegmentSize(bytes) => {
+            vec![Expr::Load { to: REG_1, value: bytes.to_be_bytes().to_vec() }, Expr::SetSegmentSize { from: REG_1 }]
+        }
         Action::Unknown(what) => vec![Expr::Other(what.clone())],
     }
 }
@@ -218,6 +232,13 @@ fn raise_match(expressions: &[Expr]) -> Option<(Match, usize)> {
             port: u16::from_be_bytes(port.as_slice().try_into().ok()?),
             vni: vni.iter().fold(0, |vni, byte| vni << 8 | u32::from(*byte)),
         },
+        [
+            Expr::Meta { key: META_L4PROTO, .. },
+            Expr::Compare { .. },
+            Expr::Payload { offset: FLAGS_OFFSET, .. },
+            Expr::Mask { .. },
+            ..,
+        ] => Match::Syn,
         // Before a plain family match: an address match begins with one.
         [
             Expr::Meta { key: META_NFPROTO, .. },
@@ -272,6 +293,9 @@ fn raise_action(expressions: &[Expr]) -> Option<Action> {
         [Expr::Verdict(VERDICT_RETURN)] => Action::Return,
         [Expr::Masquerade] => Action::Masquerade,
         [Expr::Load { value, .. }, Expr::Nat { source: true, .. }] => Action::Snat(ip_of(value)?),
+        [Expr::Load { value, .. }, Expr::SetSegmentSize { .. }] => {
+            Action::SegmentSize(u16::from_be_bytes(value.as_slice().try_into().ok()?))
+        }
         [_, _, Expr::Lookup { map, .. }, Expr::SetMark { .. }, _] => Action::MarkFrom { map: map.clone() },
         [_, _, Expr::Lookup { map, .. }, Expr::SetMark { .. }, Expr::Notrack, _] => {
             Action::UntrackedMarkFrom { map: map.clone() }
@@ -343,6 +367,7 @@ mod tests {
             network().prop_map(Match::SourceIn),
             Just(Match::Marked),
             Just(Match::Answer),
+            Just(Match::Syn),
             ("[a-z0-9]{1,15}", key()).prop_map(|(set, key)| Match::Among { key, set }),
             ("[a-z0-9]{1,15}", key()).prop_map(|(set, key)| Match::NotAmong { key, set }),
             (any::<u16>(), 0u32..1 << 24).prop_map(|(port, vni)| Match::Vxlan { port, vni }),
@@ -360,6 +385,7 @@ mod tests {
             ("[a-z0-9]{1,15}", family()).prop_map(|(map, family)| Action::DnatFrom { map, family }),
             any::<IpAddr>().prop_map(Action::Snat),
             Just(Action::Masquerade),
+            any::<u16>().prop_map(Action::SegmentSize),
         ]
     }
 
