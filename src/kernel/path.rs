@@ -1,35 +1,75 @@
-//! What the paths to the other nodes carry in one piece: tried with datagrams that may not be fragmented.
+//! What the paths to the other nodes carry in one piece: tried with packets that may not be fragmented.
 
-use std::collections::BTreeMap;
+mod echo;
+mod search;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
 use super::{Kernel, Result};
+use crate::objects::Family;
+use echo::{Echo, SMALL};
+use search::{Verdict, largest};
 
 /// A router in whose way a datagram is too large says so within that time, or is not heard.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 impl Kernel {
     /// For each peer that a route leads to, the bytes of the largest packet that the path carries, as far as that can be
-    /// learned: what is told is the truth, what is not told need not be (a router or a firewall may keep silent).
+    /// learned: what is told is the truth, what is not told need not be (who answers no echo tells nothing).
     ///
-    /// Each is sent one packet of `bytes` to `port`, the tunnel's: the kernel sends a datagram that fits the link with
-    /// the flag not to fragment it (ip(7), `IP_PMTUDISC_WANT`), and remembers what a router answers. All of it zeros, it is
-    /// no VXLAN packet, and is dropped by who gets it.
+    /// Each is sent one packet of `bytes` to `port`, the tunnel's, and echo requests of that size. None is larger than
+    /// the path is known to carry: such a one the kernel sends with the flag not to fragment it (ip(7),
+    /// `IP_PMTUDISC_WANT`), and it remembers what a router answers. Where large echoes get lost and small ones do not, the
+    /// largest that is answered is searched for: a switch says nothing, nor does a router whose words are filtered. Where
+    /// all is well nothing is waited for.
     pub fn path_mtus(&mut self, peers: &[IpAddr], port: u16, bytes: u32) -> Result<BTreeMap<IpAddr, u32>> {
-        let sent = peers.iter().filter(|peer| send(**peer, port, bytes).is_ok()).count();
-        if sent > 0 {
-            thread::sleep(PATIENCE);
+        let wide = self.wide(peers.iter().copied(), bytes)?;
+        for peer in &wide {
+            // What cannot be sent tells nothing.
+            let _ = send(*peer, port, bytes);
         }
+        let mut answered = BTreeMap::new();
+        for family in Family::ALL {
+            let there: BTreeSet<IpAddr> = wide.iter().copied().filter(|peer| Family::of(peer) == family).collect();
+            if there.is_empty() {
+                continue;
+            }
+            let Ok(mut echo) = Echo::open(family) else {
+                thread::sleep(PATIENCE);
+                continue;
+            };
+            let verdicts = echo.ask(&there.into_iter().map(|peer| (peer, bytes)).collect());
+            let silent = verdicts.into_iter().filter(|(_, verdict)| *verdict == Verdict::Lost).map(|(peer, _)| peer);
+            // Of the others a router has told.
+            let silent = self.wide(silent, bytes)?;
+            answered.extend(largest(silent, SMALL, bytes, |sizes| echo.ask(sizes)));
+        }
+        let mut known = self.known(peers.iter().copied())?;
+        for (peer, size) in answered {
+            known.entry(peer).and_modify(|known| *known = size.min(*known));
+        }
+        Ok(known)
+    }
+
+    /// Those to whom packets of that size fit, as far as the kernel knows.
+    fn wide(&mut self, peers: impl Iterator<Item = IpAddr>, bytes: u32) -> Result<BTreeSet<IpAddr>> {
+        Ok(self.known(peers)?.into_iter().filter(|(_, mtu)| *mtu >= bytes).map(|(peer, _)| peer).collect())
+    }
+
+    /// What the kernel knows: the link's size, or what a router answered.
+    fn known(&mut self, peers: impl Iterator<Item = IpAddr>) -> Result<BTreeMap<IpAddr, u32>> {
         let mut known = BTreeMap::new();
         for peer in peers {
-            known.extend(self.links.path_mtu(*peer)?.map(|mtu| (*peer, mtu)));
+            known.extend(self.links.path_mtu(peer)?.map(|mtu| (peer, mtu)));
         }
         Ok(known)
     }
 }
 
+/// All of it zeros, it is no VXLAN packet, and is dropped by who gets it.
 fn send(peer: IpAddr, port: u16, bytes: u32) -> std::io::Result<usize> {
     let (any, headers): (IpAddr, u32) = match peer {
         IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), 20 + 8),

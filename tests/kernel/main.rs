@@ -24,6 +24,7 @@ mod meshctl;
 mod metrics;
 mod nodes;
 mod openapi;
+mod paths;
 mod ports;
 mod preserve;
 mod prometheus;
