@@ -171,7 +171,7 @@ fn read(root: &Section<'_>) -> Option<Config> {
     let metrics = metrics(root);
     let control = control(root);
     let timeouts = timeouts(root);
-    let ingress = network::ingress(root, has_address);
+    let ingress = network::ingress(root, has_address, address.is_some_and(|address| address.value.is_ipv6()));
     let gateway = network::gateway(root);
     let own = Own { name: node.name.as_deref(), address: node.address, ingress: ingress.as_ref() };
     let peers = peers::read(root, &own);

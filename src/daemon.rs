@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
@@ -107,7 +107,7 @@ pub fn names(config: Option<&Config>) -> Names {
 /// # Errors
 /// See [`key::load_or_make`].
 pub fn public_key(state_dir: &Path) -> anyhow::Result<PublicKey> {
-    Ok(key::load_or_make(state_dir)?.public())
+    Ok(key::load_or_make(state_dir)?.0.public())
 }
 
 /// The plan that would be carried out now.
@@ -159,7 +159,11 @@ impl Daemon {
         kernel.has_ipvs().map_err(|error: ipvs::OpenError| anyhow!(error))?;
         let key = config.ingress.encryption.map(|_| key::load_or_make(&config.node.state_dir)).transpose()?;
         let mut sources = Sources::open(path, config, &host_name()).context("[node] state_dir")?;
-        if let Some(key) = key {
+        if let Some((key, new)) = key {
+            if new {
+                let public = key.public();
+                warn!("made a new WireGuard key: other nodes have to be told its public key, {public}");
+            }
             sources.encrypt(key.public()).map_err(|reason| anyhow!(reason))?;
             kernel.encrypt(key)?;
         }

@@ -174,9 +174,9 @@ impl Kernel {
 
     /// The port that our WireGuard link listens on, if there is one.
     pub fn wireguard_port(&mut self) -> Result<Option<u16>> {
-        let there = self.links.has(&LinkId::new(Netns::Overlay, WIREGUARD))?;
+        let there = self.links.is_wireguard(&LinkId::new(Netns::Overlay, WIREGUARD))?;
         match &mut self.wireguard {
-            Some(wireguard) if there => Ok(Some(wireguard.read()?.port)),
+            Some(wireguard) if there => Ok(Some(wireguard.read(None)?.port)),
             _ => Ok(None),
         }
     }
@@ -212,7 +212,7 @@ impl Kernel {
         seen.returns = self.returns.observe()?;
         let wireguard = seen.links.get(&LinkId::new(Netns::Overlay, WIREGUARD));
         if let (Some(LinkKind::Wireguard), Some(socket)) = (wireguard.map(|link| &link.kind), &mut self.wireguard) {
-            seen.wireguard = Some(socket.read()?);
+            seen.wireguard = Some(socket.read(about.wireguard.as_ref())?);
         }
 
         if let Some(table) = self.host.table()? {
@@ -403,6 +403,10 @@ impl Kernel {
                     self.enter(netns)?;
                 }
             }
+        }
+        // It may have failed before.
+        if self.wireguard.is_none() {
+            self.open_wireguard()?;
         }
         Ok(())
     }

@@ -397,6 +397,15 @@ impl Sources {
 
 /// What the list of peers says of this node's own key is what the other nodes go by.
 fn agrees(config: &Config, host_name: &str, key: Option<PublicKey>) -> Result<(), String> {
+    let name = config.node.name.as_deref().unwrap_or(host_name);
+    let twin = config.peers.iter().find(|peer| key.is_some() && peer.key == key && peer.name != name);
+    if let Some(twin) = twin {
+        return Err(format!(
+            "[[peer]] public_key of {} is this node's own: was its disk copied? Remove wireguard.key in [node] state_dir there, \
+             and list its new one",
+            twin.name
+        ));
+    }
     match (config.listed_key(host_name), key) {
         (Some(listed), Some(key)) if listed != key => Err(format!(
             "[[peer]] public_key of this node is \"{listed}\", and its key has \"{key}\": list that, on all nodes, or put back \

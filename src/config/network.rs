@@ -62,8 +62,9 @@ impl GatewayRead {
     }
 }
 
-/// `None`: something is wrong with it, and reported. `reachable`: other nodes are told how to reach this one.
-pub(super) fn ingress(root: &Section<'_>, reachable: bool) -> Option<IngressRead> {
+/// `None`: something is wrong with it, and reported. `reachable`: other nodes are told how to
+/// reach this one; `by_v6`: by IPv6.
+pub(super) fn ingress(root: &Section<'_>, reachable: bool, by_v6: bool) -> Option<IngressRead> {
     let before = root.findings.count();
     let section = root.section("ingress", "[ingress]", INGRESS);
     if !section.exists() {
@@ -84,6 +85,14 @@ pub(super) fn ingress(root: &Section<'_>, reachable: bool) -> Option<IngressRead
     }
     let v6 = section.has("subnet6");
     let port = section.number("port", "a port", 1..=65535).map_or(DEFAULT_PORT, |port| port.value);
+    let encryption = encryption(&section, port, reachable);
+    // Inside WireGuard the tunnel's own packets are IPv6, with 70 bytes around each of the overlay's.
+    let (least, kind) = if encryption.is_some() && by_v6 {
+        (least_mtu(v6).0.max(least_mtu(true).0 - 70), "with [node] `address` IPv6 and encryption a number of bytes")
+    } else {
+        least_mtu(v6)
+    };
+    let kind = if v6 { least_mtu(true).1 } else { kind };
     let ingress = Ingress {
         v4: endpoints.iter().find_map(endpoint4),
         v6: endpoints.iter().find_map(endpoint6),
@@ -93,8 +102,8 @@ pub(super) fn ingress(root: &Section<'_>, reachable: bool) -> Option<IngressRead
             .to_owned(),
         vni: section.number("vni", "a number", 1..=0xff_ffff).map_or(DEFAULT_VNI, |vni| vni.value),
         port,
-        encryption: encryption(&section, port, reachable),
-        mtu: section.number("mtu", least_mtu(v6).1, least_mtu(v6).0..=65535).map(|mtu| mtu.value),
+        encryption,
+        mtu: section.number("mtu", kind, least..=65535).map(|mtu| mtu.value),
     };
     (root.findings.count() == before).then_some(IngressRead { ingress, endpoints })
 }

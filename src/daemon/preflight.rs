@@ -63,16 +63,29 @@ fn narrow_paths(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
     let port = mesh.ingress.encryption.map_or(mesh.ingress.port, |encryption| encryption.port);
     let paths = kernel.path_mtus(&peers, port, mtu + overhead)?;
     let narrow = mesh.peers.iter().filter_map(|peer| Some((peer, *paths.get(&peer.address)?)));
-    let narrow: Vec<_> = narrow.filter(|(_, path)| *path < mtu + overhead).collect();
-    let Some(narrowest) = narrow.iter().map(|(_, path)| path.saturating_sub(overhead)).min() else {
+    let narrow = narrow.filter(|(_, path)| path.bytes < mtu + overhead);
+    // Whoever says how large packets are to be knows of a filter for echoes that keeps the larger ones back.
+    let (doubtful, narrow): (Vec<_>, Vec<_>) = narrow.partition(|(_, path)| path.by_echo && mesh.ingress.mtu.is_some());
+    for (peer, path) in doubtful {
+        warn!(
+            "{} ({}) answers no echo of more than {} bytes, and the tunnel's packets have up to {}: if large answers are lost, \
+             set a smaller [ingress] mtu on all nodes",
+            peer.name,
+            peer.address,
+            path.bytes,
+            mtu + overhead
+        );
+    }
+    let Some(narrowest) = narrow.iter().map(|(_, path)| path.bytes.saturating_sub(overhead)).min() else {
         return Ok(Vec::new());
     };
     let told = narrow.iter().map(|(peer, path)| {
         format!(
-            "the path to {} ({}) carries packets of {path} bytes, and the tunnel's have up to {}: set [ingress] mtu = \
+            "the path to {} ({}) carries packets of {} bytes, and the tunnel's have up to {}: set [ingress] mtu = \
              {narrowest} on all nodes",
             peer.name,
             peer.address,
+            path.bytes,
             mtu + overhead
         )
     });

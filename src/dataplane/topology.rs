@@ -18,7 +18,7 @@ pub const GATEWAY_LEG: &str = "eth1";
 const SANDBOX_PORT: &str = "sbox0";
 /// On the host.
 pub const HOST_END: &str = "mesh_sbox";
-const OVERLAY_BRIDGE: &str = "br0";
+pub(super) const OVERLAY_BRIDGE: &str = "br0";
 
 /// Bytes of the IP header that each encapsulation puts in front, and of what comes with it.
 const IPV4: u32 = 20;

@@ -13,7 +13,7 @@ use crate::objects::{
     Address, LinkId, LinkKind, Mac, Netns, Objects, Route, Surroundings, WIREGUARD, Wireguard, WireguardPeer,
 };
 
-use super::topology::{link, overlay_mtu, vxlan_overhead};
+use super::topology::{OVERLAY_BRIDGE, link, overlay_mtu, vxlan_overhead};
 
 /// Seconds. A node that lost its keys, or was away, is heard of at once, not when it next has something to send; and a
 /// firewall between remembers the way.
@@ -30,6 +30,13 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Obje
     let everything: IpAddr = if address.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
     let destination = IpNetwork::new(everything, 0).unwrap_or(address.into());
     objects.routes.insert(Route { link: id, destination, gateway: None });
+
+    if address.is_ipv6() {
+        // A router's advertisement from some backend would be a way to the peers that is better than ours, and in the
+        // clear: what is a bridge only needs no addresses.
+        let name = format!("net/ipv6/conf/{OVERLAY_BRIDGE}/disable_ipv6");
+        objects.sysctls.insert((Netns::Overlay, name), "1".to_owned());
+    }
 
     let peers = mesh.other_nodes().filter_map(|node| Some((node.key?, peer(node, encryption))));
     objects.wireguard = Some(Wireguard { key, port: encryption.port, peers: peers.collect() });

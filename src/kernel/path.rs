@@ -16,6 +16,15 @@ use search::{Verdict, largest};
 /// A router in whose way a datagram is too large says so within that time, or is not heard.
 const PATIENCE: Duration = Duration::from_millis(300);
 
+/// What a path carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathMtu {
+    /// Of the largest packet.
+    pub bytes: u32,
+    /// Larger echoes are not answered, and no one says why: it may also be a filter for those.
+    pub by_echo: bool,
+}
+
 impl Kernel {
     /// For each peer that a route leads to, the bytes of the largest packet that the path carries, as far as that can be
     /// learned: what is told is the truth, what is not told need not be (who answers no echo tells nothing).
@@ -25,7 +34,7 @@ impl Kernel {
     /// `IP_PMTUDISC_WANT`), and it remembers what a router answers. Where large echoes get lost and small ones do not, the
     /// largest that is answered is searched for: a switch says nothing, nor does a router whose words are filtered. Where
     /// all is well nothing is waited for.
-    pub fn path_mtus(&mut self, peers: &[IpAddr], port: u16, bytes: u32) -> Result<BTreeMap<IpAddr, u32>> {
+    pub fn path_mtus(&mut self, peers: &[IpAddr], port: u16, bytes: u32) -> Result<BTreeMap<IpAddr, PathMtu>> {
         let wide = self.wide(peers.iter().copied(), bytes)?;
         for peer in &wide {
             // What cannot be sent tells nothing.
@@ -47,11 +56,12 @@ impl Kernel {
             let silent = self.wide(silent, bytes)?;
             answered.extend(largest(silent, SMALL, bytes, |sizes| echo.ask(sizes)));
         }
-        let mut known = self.known(peers.iter().copied())?;
-        for (peer, size) in answered {
-            known.entry(peer).and_modify(|known| *known = size.min(*known));
-        }
-        Ok(known)
+        let known = self.known(peers.iter().copied())?.into_iter();
+        let path = |(peer, told): (IpAddr, u32)| {
+            let answered = answered.get(&peer).copied().filter(|answered| *answered < told);
+            (peer, PathMtu { bytes: answered.unwrap_or(told), by_echo: answered.is_some() })
+        };
+        Ok(known.map(path).collect())
     }
 
     /// Those to whom packets of that size fit, as far as the kernel knows.

@@ -22,10 +22,12 @@ const DEVICE_IFNAME: u16 = 2;
 const DEVICE_PRIVATE_KEY: u16 = 3;
 const DEVICE_PUBLIC_KEY: u16 = 4;
 const DEVICE_LISTEN_PORT: u16 = 6;
+const DEVICE_FWMARK: u16 = 7;
 const DEVICE_PEERS: u16 = 8;
 
 // Attributes of a peer.
 const PEER_PUBLIC_KEY: u16 = 1;
+const PEER_PRESHARED_KEY: u16 = 2;
 const PEER_FLAGS: u16 = 3;
 const PEER_ENDPOINT: u16 = 4;
 const PEER_KEEPALIVE: u16 = 5;
@@ -79,28 +81,20 @@ impl WireguardSocket {
     /// What the link has been told.
     ///
     /// A peer that speaks from somewhere else than was said is answered there (the paper, section 2.1): whoever has its
-    /// key is that peer. As long as that goes well it counts as being where it was said to be.
-    pub fn read(&mut self) -> Result<Wireguard> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut link = Wireguard::default();
-        for seen in self.devices()? {
-            (link.key, link.port) = (seen.key, seen.port);
-            for SeenPeer { key, mut peer, handshake } in seen.peers {
-                let works = handshake.is_some_and(|at| now.saturating_sub(at) < GOOD_FOR);
-                if let Some(told) = self.told.get(&key).filter(|_| works) {
-                    peer.endpoint = Some(*told);
-                }
-                // A peer with many addresses comes in several parts.
-                link.peers.entry(key).and_modify(|known| known.allowed.extend(&peer.allowed)).or_insert(peer);
+    /// key is that peer. As long as that goes well it counts as being where it was said to be; by whoever was here before
+    /// us that was where it is wanted.
+    pub fn read(&mut self, wanted: Option<&Wireguard>) -> Result<Wireguard> {
+        for (key, peer) in wanted.iter().flat_map(|wanted| &wanted.peers) {
+            if let Some(endpoint) = peer.endpoint {
+                self.told.entry(*key).or_insert(endpoint);
             }
         }
-        Ok(link)
+        Ok(join(self.devices()?, &self.told))
     }
 
     /// When each peer last proved who it is, in seconds since 1970; 0: never.
     pub fn handshakes(&mut self) -> Result<BTreeMap<PublicKey, u64>> {
-        let peers = self.devices()?.into_iter().flat_map(|device| device.peers);
-        Ok(peers.map(|seen| (seen.key, seen.handshake.unwrap_or_default().as_secs())).collect())
+        Ok(handshakes(self.devices()?))
     }
 
     fn devices(&mut self) -> Result<Vec<SeenDevice>> {
@@ -130,6 +124,7 @@ impl WireguardSocket {
             Step::SetWireguard { port, .. } => {
                 writer.bytes(DEVICE_PRIVATE_KEY, own.bytes());
                 writer.u16(DEVICE_LISTEN_PORT, *port);
+                writer.u32(DEVICE_FWMARK, 0);
             }
             Step::SetWireguardPeer { key, peer } => writer.nested(DEVICE_PEERS, |writer| {
                 writer.nested(0, |writer| write_peer(writer, *key, peer));
@@ -153,8 +148,38 @@ impl WireguardSocket {
     }
 }
 
+/// What the parts of one answer say together. `told`: where peers were said to be.
+fn join(parts: Vec<SeenDevice>, told: &BTreeMap<PublicKey, SocketAddr>) -> Wireguard {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut link = Wireguard::default();
+    for seen in parts {
+        // All but the first part of a long answer have peers only.
+        link.key = seen.key.unwrap_or(link.key);
+        link.port = seen.port.unwrap_or(link.port);
+        for SeenPeer { key, mut peer, handshake } in seen.peers {
+            let works = handshake.is_some_and(|at| now.saturating_sub(at) < GOOD_FOR);
+            if let Some(told) = told.get(&key).filter(|_| works) {
+                peer.endpoint = Some(*told);
+            }
+            // A peer with many addresses comes in several parts.
+            link.peers.entry(key).and_modify(|known| known.allowed.extend(&peer.allowed)).or_insert(peer);
+        }
+    }
+    link
+}
+
+fn handshakes(parts: Vec<SeenDevice>) -> BTreeMap<PublicKey, u64> {
+    let mut all: BTreeMap<PublicKey, u64> = BTreeMap::new();
+    for seen in parts.into_iter().flat_map(|device| device.peers) {
+        let at = all.entry(seen.key).or_default();
+        *at = seen.handshake.unwrap_or_default().as_secs().max(*at);
+    }
+    all
+}
+
 fn write_peer(writer: &mut Writer, key: PublicKey, peer: &WireguardPeer) {
     writer.bytes(PEER_PUBLIC_KEY, &key.0);
+    writer.bytes(PEER_PRESHARED_KEY, &[0; 32]);
     writer.u32(PEER_FLAGS, REPLACE_ALLOWED);
     if let Some(endpoint) = peer.endpoint {
         writer.bytes(PEER_ENDPOINT, &sockaddr(endpoint));
@@ -199,8 +224,8 @@ fn endpoint_of(bytes: &[u8]) -> Option<SocketAddr> {
 
 #[derive(Debug, Default)]
 struct SeenDevice {
-    key: PublicKey,
-    port: u16,
+    key: Option<PublicKey>,
+    port: Option<u16>,
     peers: Vec<SeenPeer>,
 }
 
@@ -216,14 +241,20 @@ fn read_device(body: &[u8]) -> Option<SeenDevice> {
     let key = find(body, DEVICE_PUBLIC_KEY).and_then(|bytes| bytes.try_into().ok());
     let peers = find(body, DEVICE_PEERS).unwrap_or_default();
     Some(SeenDevice {
-        key: key.map(PublicKey).unwrap_or_default(),
-        port: find(body, DEVICE_LISTEN_PORT).and_then(u16_of).unwrap_or_default(),
+        // One with a mark of others' is as good as one with a key of others'.
+        key: if is_zero(find(body, DEVICE_FWMARK)) { key.map(PublicKey) } else { Some(PublicKey::default()) },
+        port: find(body, DEVICE_LISTEN_PORT).and_then(u16_of),
         peers: attributes(peers).filter_map(|(_, peer)| read_peer(peer)).collect(),
     })
 }
 
+fn is_zero(value: Option<&[u8]>) -> bool {
+    value.is_none_or(|bytes| bytes.iter().all(|byte| *byte == 0))
+}
+
 fn read_peer(body: &[u8]) -> Option<SeenPeer> {
-    let allowed = find(body, PEER_ALLOWED).unwrap_or_default();
+    // One that has a preshared key, which we give to none, is heard by no one: as if it had no addresses.
+    let allowed = find(body, PEER_ALLOWED).filter(|_| is_zero(find(body, PEER_PRESHARED_KEY))).unwrap_or_default();
     let peer = WireguardPeer {
         endpoint: find(body, PEER_ENDPOINT).and_then(endpoint_of),
         allowed: attributes(allowed).filter_map(|(_, one)| read_allowed(one)).collect::<BTreeSet<_>>(),
@@ -273,7 +304,7 @@ mod tests {
     #[test]
     fn a_device_is_read_with_and_without_a_key() {
         let empty = read_device(&[]).unwrap();
-        assert_eq!((empty.key, empty.port, empty.peers.len()), (PublicKey::default(), 0, 0));
+        assert_eq!((empty.key, empty.port, empty.peers.len()), (None, None, 0));
         let mut writer = Writer::default();
         writer.bytes(DEVICE_PUBLIC_KEY, &[9; 32]);
         writer.u16(DEVICE_LISTEN_PORT, 51820);
@@ -287,9 +318,57 @@ mod tests {
         });
         let body = writer.finish();
         let seen = read_device(&body).unwrap();
-        assert_eq!((seen.key, seen.port, seen.peers.len()), (PublicKey([9; 32]), 51820, 2));
+        assert_eq!((seen.key, seen.port, seen.peers.len()), (Some(PublicKey([9; 32])), Some(51820), 2));
         assert_eq!(seen.peers[1].handshake, Some(Duration::from_secs(0x0202_0202_0202_0202)));
         (0..body.len()).for_each(|length| drop(read_device(&body[..length])));
+    }
+
+    /// What is too long for one part goes on in the next: there is no key there, and a peer may be there again, without all
+    /// but its other addresses.
+    #[test]
+    fn an_answer_in_parts_is_one_answer() {
+        let part = |head: bool, peers: &[(u8, &[&str], bool)]| {
+            let mut writer = Writer::default();
+            if head {
+                writer.bytes(DEVICE_PUBLIC_KEY, &[9; 32]);
+                writer.u16(DEVICE_LISTEN_PORT, 51820);
+            }
+            writer.nested(DEVICE_PEERS, |writer| {
+                for (number, allowed, whole) in peers {
+                    writer.nested(0, |writer| {
+                        write_peer(writer, PublicKey([*number; 32]), &peer("192.0.2.1:1", allowed));
+                        let handshake = if *whole { [0, 0, 0, 1, 0, 0, 0, 0] } else { [0; 8] };
+                        writer.bytes(PEER_LAST_HANDSHAKE, &[handshake, [0; 8]].concat());
+                    });
+                }
+            });
+            read_device(&writer.finish()).unwrap()
+        };
+        let (one, two, three) = ("10.0.0.1/32", "10.0.0.2/32", "10.0.0.3/32");
+        let parts = || {
+            vec![
+                part(true, &[(1, &[one], true), (2, &[], true)]),
+                part(false, &[(2, &[two], false), (3, &[three], true)]),
+            ]
+        };
+        let seen = join(parts(), &BTreeMap::new());
+        assert_eq!((seen.key, seen.port, seen.peers.len()), (PublicKey([9; 32]), 51820, 3));
+        let second = &seen.peers[&PublicKey([2; 32])];
+        assert_eq!(second.allowed.iter().map(ToString::to_string).collect::<Vec<_>>(), [two]);
+        assert_eq!(handshakes(parts())[&PublicKey([2; 32])], 1 << 24);
+    }
+
+    /// Whatever others put there that we never do makes it one that nobody wants.
+    #[test]
+    fn marks_and_preshared_keys_are_not_ours() {
+        let mut writer = Writer::default();
+        writer.bytes(DEVICE_PUBLIC_KEY, &[9; 32]);
+        writer.u32(DEVICE_FWMARK, 7);
+        assert_eq!(read_device(&writer.finish()).unwrap().key, Some(PublicKey::default()));
+        let mut writer = Writer::default();
+        writer.bytes(PEER_PRESHARED_KEY, &[1; 32]);
+        write_peer(&mut writer, PublicKey([7; 32]), &peer("192.0.2.1:1", &["192.0.2.1/32"]));
+        assert!(read_peer(&writer.finish()).unwrap().peer.allowed.is_empty());
     }
 
     #[test]

@@ -30,8 +30,10 @@ impl FromStr for PublicKey {
     }
 }
 
+/// All zeros is what the kernel takes for none.
 fn decode(text: &str) -> Result<[u8; 32], NoKey> {
-    STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(NoKey)
+    let bytes: [u8; 32] = STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(NoKey)?;
+    (bytes != [0; 32]).then_some(bytes).ok_or(NoKey)
 }
 
 /// What a node proves with that it is the one of its public key. It is shown to no one, and wiped when it is dropped.
@@ -54,7 +56,10 @@ impl PrivateKey {
 }
 
 impl From<[u8; 32]> for PrivateKey {
-    fn from(bytes: [u8; 32]) -> PrivateKey {
+    /// Clamped (RFC 7748, section 5), as the kernel keeps it: told the same again, it sees that and keeps all sessions.
+    fn from(mut bytes: [u8; 32]) -> PrivateKey {
+        bytes[0] &= 248;
+        bytes[31] = bytes[31] & 127 | 64;
         PrivateKey(bytes.into())
     }
 }
@@ -85,7 +90,9 @@ mod tests {
             ("XasIfmJKikt54X+Lg4AO5m87sSkmGLb9HC+LJ/+I4Os=", "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08="),
         ] {
             let key: PrivateKey = private.parse().unwrap();
-            assert_eq!((key.public().to_string().as_str(), key.encode().as_str()), (public, private));
+            assert_eq!(key.public().to_string(), public);
+            let again: PrivateKey = key.encode().parse().unwrap();
+            assert_eq!((again.public(), again.bytes()[0] & 7, again.bytes()[31] & 192), (key.public(), 0, 64));
             assert_eq!(key.public(), public.parse().unwrap());
             assert!(!format!("{key:?}").contains(private));
         }
@@ -95,7 +102,15 @@ mod tests {
     fn what_is_no_key_is_refused() {
         let good = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";
         assert!(good.parse::<PublicKey>().is_ok());
-        for bad in ["", "=", &good[..43], &good[1..], "not base64 at all, although of the right size!", "AAAA"] {
+        for bad in [
+            "",
+            "=",
+            &good[..43],
+            &good[1..],
+            "not base64 at all, although of the right size!",
+            "AAAA",
+            &("A".repeat(43) + "="),
+        ] {
             assert_eq!(bad.parse::<PublicKey>(), Err(NoKey), "{bad}");
             assert!(bad.parse::<PrivateKey>().is_err());
         }

@@ -1,6 +1,6 @@
 //! This node's own WireGuard key, in the state directory: made once, and kept.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -38,15 +38,16 @@ pub fn random() -> PrivateKey {
     StaticSecret::random().to_bytes().into()
 }
 
-/// The key that is there, or else a new one, which is there from now on.
+/// The key that is there, or else a new one, which is there from now on; and whether it is new.
 ///
 /// # Errors
 /// There is something else in its place, or it cannot be read or made.
-pub fn load_or_make(state_dir: &Path) -> Result<PrivateKey, KeyError> {
+pub fn load_or_make(state_dir: &Path) -> Result<(PrivateKey, bool), KeyError> {
     let path = state_dir.join(FILE);
     if let Some(key) = load(&path)? {
-        restrict(&path).map_err(|source| KeyError::Io { verb: "restrict", path, source })?;
-        return Ok(key);
+        let tidied = restrict(&path).and_then(|()| remove_leftovers(state_dir));
+        tidied.map_err(|source| KeyError::Io { verb: "restrict", path, source })?;
+        return Ok((key, false));
     }
     write_new(state_dir, &path, &random()).map_err(|source| KeyError::Io {
         verb: "make",
@@ -54,7 +55,7 @@ pub fn load_or_make(state_dir: &Path) -> Result<PrivateKey, KeyError> {
         source,
     })?;
     // Someone else may have come first.
-    load(&path)?.ok_or(KeyError::NoKey { path })
+    load(&path)?.map(|key| (key, true)).ok_or(KeyError::NoKey { path })
 }
 
 /// The key, if there is one. Nothing is touched.
@@ -76,12 +77,24 @@ fn load(path: &Path) -> Result<Option<PrivateKey>, KeyError> {
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    let file = File::open(path)?;
-    let status = file.metadata()?;
+    // A named pipe would have us wait.
+    let status = fs::metadata(path)?;
     if !status.is_file() || status.len() > LONGEST {
         return Err(ErrorKind::InvalidData.into());
     }
-    io::read_to_string(file)
+    fs::read_to_string(path)
+}
+
+/// What a crash left of making the key is a key, too.
+fn remove_leftovers(state_dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(state_dir)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.strip_prefix(FILE).is_some_and(|rest| rest.starts_with('.')) {
+            absent_is_fine(fs::remove_file(&path))?;
+        }
+    }
+    Ok(())
 }
 
 fn restrict(path: &Path) -> io::Result<()> {
@@ -100,10 +113,11 @@ fn write_new(state_dir: &Path, path: &Path, key: &PrivateKey) -> io::Result<()> 
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     let written = writeln!(file, "{}", key.encode()).and_then(|()| file.sync_all());
     let linked = written.and_then(|()| match fs::hard_link(&new, path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        // Someone else came first, and took ours for a leftover.
+        Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) => Ok(()),
         other => other,
     });
-    let removed = fs::remove_file(&new);
+    let removed = absent_is_fine(fs::remove_file(&new));
     linked.and(removed).and_then(|()| sync(state_dir))
 }
 
@@ -136,9 +150,12 @@ mod tests {
     fn a_key_is_made_once_for_its_owner_only() {
         let directory = Directory::new("once");
         assert!(load_from(&directory.0).unwrap().is_none());
-        let key = load_or_make(&directory.0).unwrap();
-        assert_ne!(key.public(), random().public());
-        assert_eq!(load_or_make(&directory.0).unwrap().public(), key.public());
+        let (key, new) = load_or_make(&directory.0).unwrap();
+        assert!(new && key.public() != random().public());
+        // As a crash would leave it.
+        fs::write(directory.0.join("wireguard.key.4711"), key.encode()).unwrap();
+        let (again, new) = load_or_make(&directory.0).unwrap();
+        assert!(!new && again.public() == key.public());
         assert_eq!(load_from(&directory.0).unwrap().unwrap().public(), key.public());
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&directory.0), mode(&directory.file())), (0o700, 0o600));
@@ -146,16 +163,16 @@ mod tests {
         assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 1);
 
         fs::set_permissions(directory.file(), Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(load_or_make(&directory.0).unwrap().public(), key.public());
+        assert_eq!(load_or_make(&directory.0).unwrap().0.public(), key.public());
         assert_eq!(mode(&directory.file()), 0o600);
     }
 
     #[test]
     fn who_comes_second_takes_the_key_of_the_first() {
         let directory = Directory::new("second");
-        let first = load_or_make(&directory.0).unwrap();
+        let (first, _) = load_or_make(&directory.0).unwrap();
         write_new(&directory.0, &directory.file(), &random()).unwrap();
-        assert_eq!(load_or_make(&directory.0).unwrap().public(), first.public());
+        assert_eq!(load_or_make(&directory.0).unwrap().0.public(), first.public());
         assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 1);
     }
 

@@ -45,6 +45,10 @@ fn what_cannot_be() {
             "7:14: `encryption` is \"wireguard\", and [node] has no `address`; one at which other nodes reach this one would do",
         ),
         (
+            secret("").replace("192.168.50.1", "2001:db8::1").replace("encryption", "mtu = 1200\nencryption"),
+            "7:7: `mtu` is 1200; with [node] `address` IPv6 and encryption a number of bytes from 1210 to 65535 would do",
+        ),
+        (
             secret(&peer(2, "")),
             "9:1: [[peer]] has no `public_key`; what `meshd --public-key` prints on that node would do",
         ),

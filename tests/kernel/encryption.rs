@@ -1,7 +1,12 @@
 //! `[ingress] encryption`: VXLAN inside WireGuard.
 
 use std::collections::BTreeSet;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
+
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, setsockopt, socket, sockopt,
+};
 
 use crate::lab::{Node, Nodes, Tcp, Udp, Underlay, batch, eventually, value_of};
 use crate::nodes::{bodies, check, encapsulated, kafka};
@@ -114,6 +119,39 @@ fn what_comes_in_the_clear_is_dropped_and_counted() {
     }
 }
 
+/// A router's advertisement (RFC 4861, section 4.2) of the network that the nodes are in.
+fn advertisement() -> Vec<u8> {
+    let mut packet = vec![134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
+    // On this link, and to make addresses from; a day.
+    packet.extend([3, 4, 64, 0xc0, 0, 1, 0x51, 0x80, 0, 1, 0x51, 0x80, 0, 0, 0, 0]);
+    packet.extend("fd50::".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    packet
+}
+
+/// Better ways to the peers than ours would be ways around WireGuard.
+#[test]
+fn a_backend_that_plays_the_router_leads_nothing_astray() {
+    let Some(mut nodes) = Nodes::new(2, Underlay { v6: true, ..Underlay::default() }) else { return };
+    nodes.encrypt();
+    let backends = nodes.kafka(&[Tcp, Udp]);
+    let _daemons = nodes.start(kafka(&nodes));
+    let overlay = nodes.all[0].overlay();
+    let file = nodes.file("port", 0);
+    let mut tcpdump = overlay.tcpdump("br0", "icmp6 and ip6[40] = 134", &file);
+    let index = backends[0].json("ip -j link show dev eth0")[0]["ifindex"].as_u64().unwrap();
+    backends[0].within(|| {
+        let raw = socket(AddressFamily::Inet6, SockType::Raw, SockFlag::empty(), SockProtocol::IcmpV6).unwrap();
+        setsockopt(&raw, sockopt::Ipv6MulticastHops, &255).unwrap();
+        let all = std::net::SocketAddrV6::new("ff02::1".parse().unwrap(), 0, 0, u32::try_from(index).unwrap());
+        let sent = sendto(raw.as_raw_fd(), &advertisement(), &SockaddrStorage::from(all), MsgFlags::empty());
+        assert_eq!(sent, Ok(48));
+    });
+    assert!(tcpdump.finish().contains("router advertisement"), "it was heard");
+    assert!(overlay.run("ip -6 route get fd50::12").contains("dev wg0"), "{}", overlay.run("ip -6 route"));
+    assert_eq!(overlay.run("ip -6 address show dev br0"), "");
+    check(&nodes, Tcp);
+}
+
 #[test]
 fn an_underlay_of_9000_bytes() {
     let Some(mut nodes) = Nodes::new(2, Underlay { mtu: 9000, v6: true }) else { return };
@@ -185,10 +223,19 @@ fn a_peer_that_moves_is_followed_by_its_key_and_by_the_file() {
     assert_eq!(endpoint(), "192.168.50.99:51820");
     assert_eq!(daemons[0].log().matches("wireguard peer").count(), 1, "{}", daemons[0].log());
 
+    // Nor does another meshd that starts there.
+    daemons.remove(0).kill9();
+    let mut first_daemon = first.spawn();
+    first_daemon.wait_until_ready();
+    assert_eq!(endpoint(), "192.168.50.99:51820");
+    assert!(!first_daemon.log().contains("wireguard peer"), "{}", first_daemon.log());
+
     // Then the files say so, too, and a new key besides.
     let state = second.state_dir().join("wireguard.key");
+    let mut second_daemon = daemons.remove(0);
     let old = nodes.public_key(second).to_owned();
-    daemons.remove(1).kill9();
+    second_daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    second_daemon.wait();
     std::fs::remove_file(&state).unwrap();
     let program =
         format!("{} --config {} --public-key", crate::lab::program().display(), second.config_file().display());
@@ -203,9 +250,9 @@ fn a_peer_that_moves_is_followed_by_its_key_and_by_the_file() {
         kafka(&nodes)(nodes.config(node)).replacing("192.168.50.12", "192.168.50.99").replacing(&old, &new)
     };
     nodes.write(second, &moved(second));
-    let mut second_daemon = second.spawn();
+    second_daemon = second.spawn();
     second_daemon.wait_until_ready();
-    daemons[0].reload(&moved(first));
+    first_daemon.reload(&moved(first));
     eventually("it is reached by its new key", reached);
     let lines = shown(first);
     assert_eq!((lines.len(), lines[1][0].as_str(), lines[1][2].as_str()), (2, new.as_str(), "192.168.50.99:51820"));
@@ -234,6 +281,13 @@ fn what_stands_in_the_way_is_named() {
     let other = first.within(|| std::net::UdpSocket::bind("192.168.50.1:51820").unwrap());
     refused("UDP port 51820 is taken on this host");
     drop(other);
+
+    // As if node-2's disk was a copy of this one's.
+    let (own, others) = (nodes.public_key(first), nodes.public_key(&nodes.all[1]));
+    let twins = secret(first).replacing(&format!("public_key = '{own}'"), "").replacing(others, own);
+    nodes.write(first, &twins);
+    refused("[[peer]] public_key of node-2 is this node's own: was its disk copied?");
+    nodes.write(first, &secret(first));
 
     // A dry run makes no key, and tells none.
     std::fs::remove_file(&key).unwrap();

@@ -39,11 +39,14 @@ fn a_path_that_loses_what_is_large_without_a_word_is_an_error_that_names_the_val
             assert!(output.status.code() == Some(1) && said.contains(&expected), "{under}: {said}");
             assert!(!nodes.sandbox().exists(), "nothing was changed");
         }
-        // Taken at its word, it starts.
-        nodes.write(&nodes.all[0], &nodes.config(&nodes.all[0]).set("ingress", "mtu", value));
-        let mut daemon = nodes.all[0].spawn();
-        daemon.wait_until_ready();
-        assert!(daemon.stop().success());
+        // Taken at its word, it starts; and where someone insists, with a warning: it may be a filter for echoes.
+        for (mtu, warns) in [(value, false), ("8000", true)] {
+            nodes.write(&nodes.all[0], &nodes.config(&nodes.all[0]).set("ingress", "mtu", mtu));
+            let mut daemon = nodes.all[0].spawn();
+            daemon.wait_until_ready();
+            assert_eq!(daemon.log().contains("answers no echo of more than 1400 bytes"), warns, "{}", daemon.log());
+            assert!(daemon.stop().success());
+        }
     }
 }
 

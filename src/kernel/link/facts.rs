@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use netlink_packet_route::link::InfoKind;
 
 use super::{Links, Result, address, because, is_ours, message};
 use crate::objects::{LinkId, Netns};
@@ -15,9 +16,10 @@ impl Links {
         Ok(all.into_iter().map(|found| found.name).collect())
     }
 
-    /// Whether there is such a link, in a namespace that is entered.
-    pub fn has(&mut self, id: &LinkId) -> Result<bool> {
-        Ok(self.spaces.contains_key(&id.netns) && self.find(id)?.is_some())
+    /// Whether there is such a link of WireGuard's, in a namespace that is entered.
+    pub fn is_wireguard(&mut self, id: &LinkId) -> Result<bool> {
+        let found = if self.spaces.contains_key(&id.netns) { self.find(id)? } else { None };
+        Ok(found.is_some_and(|found| found.kind == Some(InfoKind::Wireguard)))
     }
 
     /// Whether the host has a link of that name that is not ours: we could neither use nor replace it.

@@ -48,6 +48,8 @@ pub struct Echo {
 /// What was heard of a peer.
 #[derive(Default)]
 struct Heard {
+    /// Large ones that were sent.
+    asked: usize,
     large: bool,
     small: usize,
     /// By when the large one of this try has come or will not.
@@ -81,14 +83,15 @@ impl Echo {
             for (peer, heard) in heard.iter_mut().filter(|(_, heard)| !heard.large) {
                 heard.until = None;
                 // The large one first: who counts what comes in before it is answered has no reason to prefer the other.
-                self.send(*peer, sizes.get(peer).copied().unwrap_or(SMALL), true);
+                let size = sizes.get(peer).copied().unwrap_or(SMALL);
+                heard.asked += usize::from(self.send(*peer, size, true));
                 self.send(*peer, SMALL, false);
             }
             self.listen(began, &mut heard);
         }
         let verdict = |heard: &Heard| match heard {
             Heard { large: true, .. } => Verdict::Answered,
-            Heard { small: ENOUGH.., .. } => Verdict::Lost,
+            Heard { small: ENOUGH.., asked: ENOUGH.., .. } => Verdict::Lost,
             Heard { .. } => Verdict::Unknown,
         };
         heard.iter().map(|(peer, heard)| (*peer, verdict(heard))).collect()
@@ -114,15 +117,17 @@ impl Echo {
         }
     }
 
-    fn send(&mut self, peer: IpAddr, bytes: u32, large: bool) {
+    fn send(&mut self, peer: IpAddr, bytes: u32, large: bool) -> bool {
         let sequence = self.next;
         self.next = self.next.wrapping_add(1);
         let request = request(self.family, identifier(), sequence, bytes);
         let to = SockaddrStorage::from(SocketAddr::new(peer, 0));
         // Who cannot be sent anything does not answer.
-        if sendto(self.socket.as_raw_fd(), &request, &to, MsgFlags::MSG_DONTWAIT).is_ok() {
+        let sent = sendto(self.socket.as_raw_fd(), &request, &to, MsgFlags::MSG_DONTWAIT).is_ok();
+        if sent {
             self.sent.insert(sequence, (peer, large));
         }
+        sent
     }
 
     /// The next packet to come in, if it is an answer to what was sent. Each is answered once.
