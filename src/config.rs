@@ -9,6 +9,7 @@
 
 mod access;
 mod beside;
+mod check;
 mod clash;
 mod error;
 mod nearest;
@@ -19,6 +20,7 @@ mod services;
 mod syntax;
 mod way;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -31,6 +33,7 @@ use reader::Section;
 use services::{LONGEST_TIMEOUT, Sites};
 
 pub use beside::{Misfit, judge};
+pub use check::written as written_duration;
 pub use error::{Error, Errors};
 pub use nearest::nearest;
 
@@ -160,6 +163,7 @@ impl Config {
             timeouts: self.timeouts,
             peers: self.peers.clone(),
             services: self.services.clone(),
+            out: BTreeSet::new(),
         }
     }
 }

@@ -130,6 +130,8 @@ pub struct Looked {
     pub timeouts: Option<protocol::Timeouts>,
     /// Things mended since the start.
     pub repaired: u64,
+    /// Of each backend that is checked and not up, a line.
+    pub unwell: Arc<Vec<String>>,
 }
 
 impl Looked {

@@ -3,6 +3,7 @@
 //! The loop is the only owner of a [`Kernel`], and works on the main thread, one event at a time. What is wanted has
 //! an owner of its own, a thread beside it ([`intent`]). Listeners run beside both and ask them.
 
+mod checks;
 mod intent;
 mod preflight;
 mod reconcile;
@@ -28,6 +29,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::Config;
 use crate::control::server::Listener;
 use crate::control::{self, Control, Looked, Question};
+use crate::health::runner::News;
 use crate::kernel::lock::Lock;
 use crate::kernel::surroundings::host_name;
 use crate::kernel::{Kernel, Names, ipvs, probe};
@@ -36,6 +38,7 @@ use crate::objects::{PrivateKey, PublicKey};
 use crate::plan::Plan;
 use crate::source::file::Signature;
 use crate::source::{self, Sources, Wanted, key};
+use checks::Checks;
 use intent::Intent;
 use reconcile::{Reconciler, unix_time};
 use work::{Loop, Watched};
@@ -47,6 +50,8 @@ enum Event {
     Check,
     /// Something else is wanted.
     Wanted,
+    /// A backend's checks say something else of it.
+    Health(News),
     /// The kernel told of a change that is not ours.
     Changed,
     /// Someone asks for the metrics.
@@ -242,6 +247,7 @@ impl Daemon {
             waiting: Vec::new(),
             looked,
             told,
+            checks: Checks::new(),
         };
         work.run(watched, sender).await
     }

@@ -17,7 +17,7 @@ mod wireguard;
 
 pub use topology::{HOST_END, encapsulation, overlay_mtu};
 
-use crate::mesh::{Backend, Mesh, Mode, Port};
+use crate::mesh::{Backend, Mesh, Port};
 use crate::objects::{Family, Objects, Surroundings};
 
 /// All that the mesh needs on a host like that, balanced by IPVS.
@@ -37,15 +37,27 @@ fn speaks_v6(mesh: &Mesh) -> bool {
     mesh.ingress.v6.is_some() || mesh.ports().any(|port| serves(mesh, port, Family::V6))
 }
 
-/// Whether clients of that family can be served. A port that can't is not published: it is closed, and a
-/// client learns that at once.
+/// Whether clients of that family can be served, as far as the operator has it. A port that can't is not published: it
+/// is closed, and a client learns that at once.
 fn serves(mesh: &Mesh, port: &Port, family: Family) -> bool {
+    known(mesh, port, family).next().is_some()
+}
+
+/// Whether someone is well enough to do so now. Else the port has no mark in the sandbox, where nobody listens: so the
+/// sandbox itself answers, with a reset at once, every time (IPVS would answer by ICMP, now and then).
+fn answers(mesh: &Mesh, port: &Port, family: Family) -> bool {
     serving(mesh, port, family).next().is_some()
 }
 
 /// The backends of that family that are in the kernel's tables, with the weight they have there.
 fn serving<'a>(mesh: &'a Mesh, port: &'a Port, family: Family) -> impl Iterator<Item = (&'a Backend, u32)> {
-    let here = port.backends.iter().filter(|backend| port.mode == Mode::Ingress || !mesh.is_elsewhere(backend));
-    let known = here.filter_map(|backend| Some((backend, backend.programmed_weight()?)));
+    let well =
+        |(backend, _): &(&Backend, u32)| mesh.out.is_empty() || !mesh.out.contains(&(port.mark(), backend.address));
+    known(mesh, port, family).filter(well)
+}
+
+/// The backends of that family that may serve, with their weights.
+fn known<'a>(mesh: &'a Mesh, port: &'a Port, family: Family) -> impl Iterator<Item = (&'a Backend, u32)> {
+    let known = mesh.serving_from_here(port).filter_map(|backend| Some((backend, backend.programmed_weight()?)));
     known.filter(move |(backend, _)| Family::of(&backend.address) == family)
 }

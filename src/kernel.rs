@@ -7,6 +7,7 @@ pub mod attribute;
 pub mod conntrack;
 pub mod fake;
 pub mod generic;
+pub mod inside;
 pub mod ipvs;
 pub mod link;
 pub mod listeners;
@@ -17,6 +18,7 @@ pub mod occupancy;
 pub mod path;
 pub mod peer;
 pub mod probe;
+pub mod process;
 pub mod record;
 pub mod returns;
 pub mod socket;
@@ -37,6 +39,7 @@ use crate::objects::{
     VirtualKey, WIREGUARD,
 };
 use crate::plan::{Blocked, Step};
+use inside::Inside;
 use ipvs::{Ipvs, ServiceCounters};
 use link::Links;
 use nft::Nft;
@@ -131,6 +134,8 @@ pub struct Kernel {
     key: Option<PrivateKey>,
     /// Open in the overlay's namespace, if there is a key.
     wireguard: Option<WireguardSocket>,
+    /// Who works in the sandbox beside us.
+    inside: Option<Inside>,
     sysctls: sysctl::Host,
     returns: returns::Record,
 }
@@ -144,7 +149,8 @@ impl Kernel {
         host.table().map_err(Error::NoNftables)?;
         let sysctls = sysctl::Host::new(names.runtime_directory());
         let returns = returns::Record::new(names.runtime_directory());
-        let mut kernel = Kernel { names, links, host, sandbox: None, key: None, wireguard: None, sysctls, returns };
+        let mut kernel =
+            Kernel { names, links, host, sandbox: None, key: None, wireguard: None, inside: None, sysctls, returns };
         kernel.refresh()?;
         Ok(kernel)
     }
@@ -152,6 +158,22 @@ impl Kernel {
     /// Whether this kernel has IPVS: asking loads it.
     pub fn has_ipvs(&self) -> std::result::Result<(), ipvs::OpenError> {
         Ipvs::open().map(|_| ())
+    }
+
+    /// Whether someone works in the sandbox.
+    pub fn has_inside(&self) -> bool {
+        self.inside.as_ref().is_some_and(Inside::is_there)
+    }
+
+    /// Has `work` done in the sandbox, in place of what was done before, until `stop` is called: when the sandbox goes.
+    ///
+    /// # Errors
+    /// There is no sandbox, or no thread can be started.
+    pub fn inside(&mut self, work: impl FnOnce() + Send + 'static, stop: impl FnOnce() + Send + 'static) -> Result<()> {
+        self.inside = None;
+        let netns = self.links.netns(Netns::Sandbox).ok_or(Error::NoSandbox)?;
+        self.inside = Some(Inside::start(netns, work, stop).map_err(Error::Enter)?);
+        Ok(())
     }
 
     /// From now on there is a WireGuard link, with that key.
@@ -435,7 +457,7 @@ impl Kernel {
     /// A namespace with an open socket would live on unseen.
     fn leave(&mut self, netns: Netns) {
         if netns == Netns::Sandbox {
-            self.sandbox = None;
+            (self.inside, self.sandbox) = (None, None);
         }
         if netns == Netns::Overlay {
             self.wireguard = None;

@@ -12,6 +12,7 @@
 //! - [`dataplane`] is a pure function from a mesh to the [`objects`] that the kernel has to hold.
 //! - [`plan`] is the difference between the objects seen and those wanted, as ordered steps.
 //! - [`kernel`] observes objects and applies steps. It alone talks to the kernel.
+//! - [`health`] asks backends whether they can serve.
 //! - [`source`] is where intent comes from, the file and the control socket; [`control`] is that socket.
 //! - [`daemon`] is the loop around all that, the only owner of a kernel; [`metrics`] tells what happened.
 //!
@@ -27,6 +28,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
+pub mod health;
 pub mod kernel;
 pub mod mesh;
 pub mod metrics;

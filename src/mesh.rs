@@ -3,11 +3,15 @@
 //! A [`Mesh`] is resolved: every port carries its own scheduler, persistence and backends, whether the
 //! configuration gave them to the port or to its service. It knows nothing of files, sockets or the kernel.
 
+mod check;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
+
+pub use check::{Check, DnsProbe, DnsRecord, ExecProbe, HttpProbe, Probe, Tls, UdpProbe};
 
 pub use crate::objects::{
     Mark, NetnsRef, Network, PortRange, Protocol, PublicKey, Scheduler, SchedulerFlags, Timeouts,
@@ -29,6 +33,8 @@ pub struct Mesh {
     /// The other nodes, in the order of the file.
     pub peers: Vec<Peer>,
     pub services: Vec<Service>,
+    /// Who cannot serve now, whatever the operator says of them.
+    pub out: BTreeSet<(Mark, IpAddr)>,
 }
 
 /// Another node of the mesh.
@@ -116,6 +122,8 @@ pub struct Port {
     pub client_address: ClientAddress,
     pub mode: Mode,
     pub access: Access,
+    /// `None`: backends are taken to be well.
+    pub check: Option<Check>,
     pub backends: Vec<Backend>,
 }
 
@@ -273,6 +281,12 @@ impl Mesh {
     /// Whether a backend is on another node.
     pub fn is_elsewhere(&self, backend: &Backend) -> bool {
         backend.node.as_ref().is_some_and(|node| *node != self.node)
+    }
+
+    /// A port's backends that this node sends clients to, if they are well and the operator lets them.
+    pub fn serving_from_here<'a>(&'a self, port: &'a Port) -> impl Iterator<Item = &'a Backend> {
+        let here = port.backends.iter().filter(|backend| port.mode == Mode::Ingress || !self.is_elsewhere(backend));
+        here.filter(|backend| backend.programmed_weight().is_some())
     }
 
     /// The peers but for this node itself, which may be listed by the name that its host has.

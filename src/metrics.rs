@@ -4,6 +4,7 @@ mod exposition;
 mod listener;
 mod occupancy;
 mod process;
+mod standing;
 mod text;
 mod traffic;
 
@@ -15,6 +16,7 @@ use prometheus::{
 
 pub use exposition::{CHUNK, Exposition};
 pub use listener::{Limits, serve};
+pub use standing::Standing;
 pub use traffic::Traffic;
 
 use crate::kernel::occupancy::Occupancy;
@@ -50,6 +52,8 @@ pub struct Metrics {
     pub drift_found: IntCounterVec,
     /// Those of them that were done. By [`Step::kind`].
     pub drift_repaired: IntCounterVec,
+    /// Times that a backend's standing changed, by what it then was.
+    pub health_changes: IntCounterVec,
     /// Times the configuration was read again, by outcome: `accepted` or `refused`.
     pub reloads: IntCounterVec,
     /// 1 or 0.
@@ -113,6 +117,11 @@ impl Metrics {
                 "Differences of others' making that were mended, by the kind of thing.",
                 &["kind"],
             )?,
+            health_changes: all.counters(
+                "meshd_health_changes_total",
+                "Times that the checks of a backend said something else of it, by what it then was.",
+                &["to"],
+            )?,
             reloads: all.counters(
                 "meshd_config_reloads_total",
                 "Times the configuration was read again.",
@@ -164,6 +173,7 @@ impl Metrics {
         start(&self.steps, &["done", "failed"]);
         start(&self.reconciles, &["clean", "changed", "failed"]);
         start(&self.reloads, &["accepted", "refused"]);
+        start(&self.health_changes, &["up", "failing", "down"]);
         start(&self.drift_found, Step::KINDS);
         start(&self.drift_repaired, Step::KINDS);
         self.last_reload_success.set(1);
@@ -178,11 +188,13 @@ impl Metrics {
         traffic: Traffic,
         occupancy: &Occupancy,
         handshakes: &[(String, u64)],
+        standings: &[Standing],
     ) -> Result<Exposition, Error> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         occupancy::write(&mut text, occupancy, traffic.connections);
         occupancy::write_handshakes(&mut text, handshakes);
+        standing::write(&mut text, standings);
         process::write(&mut text);
         Ok(Exposition::new(text, traffic))
     }

@@ -4,6 +4,8 @@
 mod access;
 #[path = "config/beside.rs"]
 mod beside;
+#[path = "config/check.rs"]
+mod check;
 #[path = "config/encryption.rs"]
 mod encryption;
 #[path = "config/peers.rs"]
@@ -230,6 +232,7 @@ fn every_key_is_read() {
                     },
                     client_address: ClientAddress::Snat,
                     mode: Mode::Ingress,
+                    check: None,
                     access: Access::default(),
                     backends: vec![Backend {
                         address: "2001:db8::1".parse().unwrap(),
@@ -260,6 +263,7 @@ fn the_example_means_what_its_comments_say() {
         scheduling: round_robin(),
         client_address: ClientAddress::Snat,
         mode: Mode::Ingress,
+        check: None,
         access: Access::default(),
         backends,
     };
@@ -295,6 +299,10 @@ fn the_example_means_what_its_comments_say() {
                 .into(),
         },
     ];
+    // Its check is that of all defaults.
+    let check = good(&text("[[service]]\nname = 'a'\ncheck = { type = 'tcp' }\nport = [{ published = 1 }]\n"));
+    expected.services[0].ports[0].check.clone_from(&check.services[0].ports[0].check);
+    assert!(expected.services[0].ports[0].check.is_some());
     assert_eq!(good(SERVICES), expected);
 }
 
@@ -310,13 +318,13 @@ fn the_example_is_good_with_its_comments_taken_off() {
 fn the_example_shows_every_key() {
     let unknown = ["node", "ingress", "gateway", "ipvs", "metrics", "control", "[peer]"]
         .map(|table| format!("[{table}]\nx = 1\n"));
-    let service = "[[service]]\nx = 1\n[[service.port]]\nx = 1\n[[service.backend]]\nx = 1\n";
+    let service = "[[service]]\nx = 1\ncheck = { x = 1 }\n[[service.port]]\nx = 1\n[[service.backend]]\nx = 1\n";
     let errors = Config::parse(&(unknown.concat() + service), "t").unwrap_err();
     let lists = errors.iter().filter_map(|error| error.message.split_once("its keys: "));
     let keys: Vec<&str> = lists.flat_map(|(_, keys)| keys.split(", ")).collect();
     assert!(keys.len() > 30, "{keys:?}");
     for key in keys {
-        let tables = ["[[service.port]]", "[[service.backend]]"];
+        let tables = ["[[service.port]]", "[[service.backend]]", "[[service.check]]"];
         let shown = SERVICES.lines().any(|line| line.trim_start_matches(['#', ' ']).starts_with(&format!("{key} = ")));
         assert!(
             shown || tables.contains(&format!("[[service.{key}]]").as_str()),
@@ -334,6 +342,7 @@ fn the_minimal_example_publishes_one_port() {
         scheduling: round_robin(),
         client_address: ClientAddress::Snat,
         mode: Mode::Ingress,
+        check: None,
         access: Access::default(),
         backends: vec![Backend {
             address: "10.255.0.41".parse().unwrap(),

@@ -6,13 +6,14 @@ use std::path::Path;
 
 /// What the parts that know nothing of the world may name of this crate. `kernel` is not pure; it is kept from
 /// knowing what a mesh is.
-const KNOWS: [(&str, &[&str]); 8] = [
+const KNOWS: [(&str, &[&str]); 9] = [
     ("config", &["config", "mesh", "objects"]),
     ("mesh", &["mesh", "objects"]),
     ("dataplane", &["dataplane", "mesh", "objects"]),
     ("objects", &["objects"]),
     ("plan", &["plan", "objects"]),
     ("kernel", &["kernel", "objects", "plan"]),
+    ("health", &["health", "mesh", "objects", "kernel::process"]),
     ("source", &["source", "config", "mesh", "objects", "control::protocol", "kernel::lock"]),
     ("control", &["control", "source", "mesh", "objects", "metrics", "kernel::peer"]),
 ];

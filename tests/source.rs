@@ -342,3 +342,43 @@ proptest! {
         }
     }
 }
+
+/// What a service is shown as is what would make it so.
+#[test]
+fn checks_are_shown_as_they_could_be_written() {
+    let scratch = Scratch::new();
+    for check in [
+        "{ type = 'tcp', port = 81, interval = '500ms', timeout = '100ms', rise = 1, fall = 9, start = 'up' }",
+        "{ type = 'http', path = '/healthz', host = 'a.example', status = 204, body = 'ok', interval = '1m' }",
+        "{ type = 'https', verify = false }",
+        "{ type = 'udp', send = 'ping', expect = 'pong' }",
+        "{ type = 'dns', name = 'example.net', record = 'AAAA' }",
+        "{ type = 'exec', command = ['/bin/check', '-x'], user = 'daemon' }",
+        "{ type = 'none' }",
+    ] {
+        for ports in [
+            "{ published = 80 }, { published = 82 }",
+            "{ published = 80 }, { published = 82, check = { type = 'none' } }",
+            "{ published = 80, check = { type = 'tcp' } }, { published = 82 }",
+        ] {
+            let file = |name: &str| {
+                format!(
+                    "[[service]]\nname = '{name}'\ncheck = {check}\nport = [{ports}]\nbackend = [{{ address = '10.255.0.33' }}]\n"
+                )
+            };
+            let mut sources = open(&scratch, &file("a"));
+            let ports = sources.wanted().mesh.services[0].ports.clone();
+            let mut shown = serde_json::to_value(sources.get("a").unwrap().service).unwrap();
+            shown["name"] = "b".into();
+            for port in shown["port"].as_array_mut().unwrap() {
+                port["published"] = (port["published"].as_u64().unwrap() + 1).into();
+            }
+            sources
+                .change(&edit("b", Action::Put(shown.clone())), None)
+                .unwrap_or_else(|problem| panic!("{problem:?}"));
+            let again = &sources.wanted().mesh.services[1].ports.clone();
+            let checks = |ports: &[meshd::mesh::Port]| ports.iter().map(|port| port.check.clone()).collect::<Vec<_>>();
+            assert_eq!(checks(again), checks(&ports), "{shown}");
+        }
+    }
+}

@@ -2,10 +2,12 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::check;
 use super::error::{At, Findings};
 use super::nearest::nearest;
 
@@ -94,6 +96,18 @@ impl<'t> Section<'t> {
     pub fn number<T: TryFrom<i64>>(&self, key: &str, what: &str, range: RangeInclusive<i64>) -> Option<At<T>> {
         let wanted = format!("{what} from {} to {}", range.start(), range.end());
         self.read(key, wanted, |value| integer(value).filter(|number| range.contains(number))?.try_into().ok())
+    }
+
+    /// Reads a duration, see [`check::duration`].
+    pub fn duration(&self, key: &str, range: RangeInclusive<Duration>) -> Option<At<Duration>> {
+        let (least, most) = (check::written(*range.start()), check::written(*range.end()));
+        let wanted = format!("a duration such as \"5s\", from \"{least}\" to \"{most}\"");
+        self.read(key, wanted, |value| check::duration(value).filter(|duration| range.contains(duration)))
+    }
+
+    /// Where the key's value begins, if it is there.
+    pub fn place(&self, key: &str) -> Option<usize> {
+        self.get(key).map(|value| value.span().start)
     }
 
     pub fn boolean(&self, key: &str) -> Option<At<bool>> {

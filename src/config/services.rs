@@ -10,6 +10,7 @@ use crate::mesh::{Access, Backend, BackendState, Port, Scheduling, Service};
 use crate::objects::{Family, NetnsRef, PortRange, Protocol, Scheduler, SchedulerFlags};
 
 use super::access;
+use super::check::{self, CheckRead};
 use super::error::At;
 use super::network::{is_file_name, unreachable};
 use super::peers::Nodes;
@@ -29,6 +30,7 @@ pub(super) const SERVICE: &[&str] = &[
     "bind",
     "allow",
     "deny",
+    "check",
     "port",
     "backend",
 ];
@@ -47,6 +49,7 @@ const PORT: &[&str] = &[
     "bind",
     "allow",
     "deny",
+    "check",
     "backend",
 ];
 const BACKEND: &[&str] = &["address", "weight", "state", "node", "netns"];
@@ -101,6 +104,7 @@ fn service(section: &Section<'_>, sites: &mut Sites) -> Service {
     let scheduling = scheduling(section, None);
     let way = way::read(section, None);
     let access = access::read(section, None);
+    let check = check::read(section, None);
     let backends = backends(section, sites).unwrap_or_default();
 
     if section.is_empty("port") {
@@ -108,7 +112,8 @@ fn service(section: &Section<'_>, sites: &mut Sites) -> Service {
     }
     let label = name.as_ref().map_or(String::new(), |name| name.value.clone());
     let ports = section.sections("port", "[[service.port]]", PORT).unwrap_or_default();
-    let inherited = Inherited { scheduling: &scheduling, way: &way, access: &access, backends: &backends };
+    let inherited =
+        Inherited { scheduling: &scheduling, way: &way, access: &access, check: &check, backends: &backends };
     let ports = ports.iter().filter_map(|section| port(section, &label, &inherited, sites)).collect();
     sites.names.extend(name);
     Service { name: label, ports }
@@ -129,6 +134,7 @@ struct Inherited<'a> {
     scheduling: &'a SchedulingRead,
     way: &'a Way,
     access: &'a Access,
+    check: &'a CheckRead,
     backends: &'a [Backend],
 }
 
@@ -143,6 +149,7 @@ fn port(section: &Section<'_>, service: &str, inherited: &Inherited<'_>, sites: 
     let scheduling = scheduling(section, Some(inherited.scheduling));
     let way = way::read(section, Some(inherited.way));
     let access = access::read(section, Some(inherited.access));
+    let check = check::read(section, Some(inherited.check));
     let backends = backends(section, sites);
 
     let At { value: (first, last), at } = published?;
@@ -164,6 +171,7 @@ fn port(section: &Section<'_>, service: &str, inherited: &Inherited<'_>, sites: 
         client_address: way.client_address(),
         mode: way.mode(),
         access,
+        check: check.of(section, !published.is_single()),
         backends,
     })
 }

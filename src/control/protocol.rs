@@ -37,6 +37,9 @@ pub struct Service {
     pub port: Vec<Port>,
     #[serde(flatten)]
     pub way: Way,
+    /// Of all ports that have none of their own; default: backends are taken to be well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<Box<Check>>,
     /// Of all ports that have none of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backend: Vec<Backend>,
@@ -85,6 +88,73 @@ pub struct Way {
     pub deny: Option<Vec<String>>,
 }
 
+/// How backends are asked whether they can serve, in the keys of `check`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Check {
+    /// tcp, http, https, udp, dns, exec or none.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// From one question to the next: such as "5s" (default).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Span>,
+    /// Without an answer in that time a question has failed; default "2s".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// Good answers in a row that make a backend up; default 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rise: Option<u32>,
+    /// Failures in a row that make it down; default 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fall: Option<u32>,
+    /// What a backend that was never asked is taken to be: down (default) or up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    /// The port that is asked; default: the target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// http, https: default "/".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// http, https: default: the backend's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// http, https: a code or a range of codes; default "200-399".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Published>,
+    /// http, https: what the body has somewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// https: whether the certificate has to be good; default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<bool>,
+    /// udp: what is sent; default: an empty datagram.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send: Option<String>,
+    /// udp: what the answer begins with; default: none is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<String>,
+    /// dns: the name that is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// dns: A (default), AAAA, NS, SOA or TXT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<String>,
+    /// exec: an absolute path and its arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// exec: whom it runs as; default nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+}
+
+/// Seconds, or a text such as "500ms" or "1m".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Span {
+    Seconds(u64),
+    Text(String),
+}
+
 /// A published port, in the keys of `[[service.port]]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Port {
@@ -99,6 +169,9 @@ pub struct Port {
     pub scheduling: Scheduling,
     #[serde(flatten)]
     pub way: Way,
+    /// This port's own; without the key, the service's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<Box<Check>>,
     /// This port's own; without the key, the service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<Vec<Backend>>,
@@ -238,6 +311,9 @@ pub struct Status {
     /// This node's WireGuard public key, where [ingress] encryption is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<String>,
+    /// Backends that are checked and not up, each with what it last answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unwell: Vec<String>,
     /// Seconds that the last look at the kernel took, with its steps.
     pub look: f64,
     /// Things that were mended since the start because someone else changed them.
@@ -326,6 +402,8 @@ pub enum Event {
     Failed { generation: u64, failures: Vec<String> },
     /// Somebody else had changed something, and it was mended.
     Repaired { steps: Vec<String> },
+    /// A backend's checks say something else of it than before.
+    Health { service: String, port: String, backend: String, from: String, to: String, reason: String },
     /// The configuration file was read again.
     Reload { accepted: bool, reason: Option<String> },
     /// The listener was too slow for that many events.

@@ -129,6 +129,7 @@ async fn status(State(control): State<Control>) -> Answer<Status> {
         backends: summary.backends,
         timeouts: looked.timeouts,
         public_key: summary.public_key,
+        unwell: in_short(&looked.unwell),
         look: looked.took,
         repaired: looked.repaired,
         configuration: Configuration { path: summary.path, refused: summary.refused_reload },

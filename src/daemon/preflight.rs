@@ -7,9 +7,10 @@ use ipnetwork::IpNetwork;
 use tracing::warn;
 
 use crate::dataplane::{HOST_END, encapsulation, overlay_mtu};
+use crate::kernel::probe::may_run_as_others;
 use crate::kernel::surroundings::legacy_filters;
 use crate::kernel::{Kernel, Result, listeners};
-use crate::mesh::{Encryption, Ingress, Mesh, PortRange, Protocol};
+use crate::mesh::{Check, Encryption, Ingress, Mesh, PortRange, Probe, Protocol};
 
 /// Why this mesh cannot be on this host, each with what to do.
 pub fn problems(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
@@ -37,8 +38,20 @@ pub fn problems(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
         }
     }
     problems.extend(taken_port(kernel, mesh)?);
+    problems.extend(cannot_execute(mesh));
     problems.extend(narrow_paths(kernel, mesh)?);
     Ok(problems)
+}
+
+/// The unit gives meshd no more than most need.
+fn cannot_execute(mesh: &Mesh) -> Option<String> {
+    let executes = |check: &Check| matches!(check.probe, Probe::Exec(_));
+    let wanted = mesh.ports().any(|port| port.check.as_ref().is_some_and(executes));
+    (wanted && !may_run_as_others()).then(|| {
+        "a check of type exec needs the capabilities SETUID, SETGID and KILL, which meshd.service does not have: `systemctl edit \
+         meshd`, and below [Service] add `CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL` and `SystemCallFilter=@setuid`"
+            .to_owned()
+    })
 }
 
 /// WireGuard has a port of its own, and cannot share it.

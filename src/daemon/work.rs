@@ -1,9 +1,9 @@
 //! The loop itself: events in, looks at the kernel out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use sd_notify::NotifyState;
@@ -11,20 +11,27 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
+use super::checks::Checks;
 use super::intent::Pending;
 use super::reconcile::{self, Pace, Reconciler};
 use super::{Event, Signals, notify, preflight, traffic};
 use crate::config::{Config, OnStop};
 use crate::control::protocol::{self, Timeouts};
 use crate::control::{Failure, Looked, Question, Request, Who, in_short};
+use crate::health::Key;
 use crate::kernel::Kernel;
+use crate::kernel::ipvs::ServiceCounters;
 use crate::mesh::Mesh;
 use crate::metrics::{Exposition, Metrics, Traffic};
+use crate::objects::VirtualKey;
 use crate::source::Wanted;
 
 /// Changes that wait for the kernel and are measured, at the most. More only come where nothing works any more, and are
 /// in no histogram.
 const MEASURED: usize = 10_000;
+
+/// So long the start waits for what backends answer.
+const FIRST_ANSWERS: Duration = Duration::from_secs(8);
 
 /// What the loop listens to.
 pub(super) struct Watched {
@@ -48,16 +55,18 @@ pub(super) struct Loop {
     pub waiting: Vec<Pending>,
     pub looked: watch::Sender<Looked>,
     pub told: broadcast::Sender<protocol::Event>,
+    pub checks: Checks,
 }
 
 impl Loop {
     /// Works until it is told to stop.
     pub async fn run(&mut self, mut watched: Watched, sender: mpsc::Sender<Event>) -> anyhow::Result<ExitCode> {
         // A copy, here and below: who borrows what is wanted holds up its owner.
+        let started = Instant::now();
         let wanted = watched.wanted.borrow_and_update().clone();
         preflight::warn(&mut self.kernel, &wanted.mesh);
         self.look(&wanted);
-        notify(&[NotifyState::Ready]);
+        let mut ready = self.is_ready(started);
         // A full queue has news enough in it.
         let tell = move || !matches!(sender.try_send(Event::Changed), Err(TrySendError::Closed(_)));
         if let Err(error) = self.kernel.watch(tell) {
@@ -77,6 +86,7 @@ impl Loop {
                     Ok(()) => Event::Wanted,
                     Err(_) => return Err(anyhow!("the thread that keeps what is wanted has ended")),
                 },
+                Some(news) = self.checks.news.recv() => Event::Health(news),
                 Some(event) = watched.events.recv() => event,
                 Some(question) = watched.questions.recv() => Event::Asked(question),
                 () = tokio::time::sleep_until(wake.into()) => Event::Check,
@@ -84,6 +94,7 @@ impl Loop {
             if !self.handle(event, &mut watched, &mut pace) {
                 return self.stop();
             }
+            ready = ready || self.is_ready(started);
             // And however often something else is wanted: one of each has its turn.
             for event in [watched.events.try_recv().ok(), watched.questions.try_recv().ok().map(Event::Asked)] {
                 if event.is_some_and(|event| !self.handle(event, &mut watched, &mut pace)) {
@@ -91,6 +102,16 @@ impl Loop {
                 }
             }
         }
+    }
+
+    /// Whether every port answers that will, as far as is known: then whoever waits is told. Who has just come is asked first,
+    /// but not waited for without end.
+    fn is_ready(&self, started: Instant) -> bool {
+        let ready = !self.checks.are_open() || started.elapsed() > FIRST_ANSWERS;
+        if ready {
+            notify(&[NotifyState::Ready]);
+        }
+        ready
     }
 
     /// Whether to go on.
@@ -103,6 +124,15 @@ impl Loop {
                 }
                 self.look(&wanted);
                 pace.looked(Instant::now());
+            }
+            Event::Health(news) => {
+                if self.checks.take(news, &self.told, &self.metrics) {
+                    let wanted = watched.wanted.borrow_and_update().clone();
+                    self.look_again(&wanted, true);
+                    pace.looked(Instant::now());
+                } else {
+                    self.tell_of_checks();
+                }
             }
             Event::Changed => {
                 pace.hurry(Instant::now());
@@ -128,13 +158,20 @@ impl Loop {
         true
     }
 
-    /// Makes the kernel what is wanted, and tells whoever waits for that.
     fn look(&mut self, wanted: &Wanted) {
+        self.look_again(wanted, false);
+    }
+
+    /// Makes the kernel what is wanted, and tells whoever waits for that. `turned`: a backend has come or gone by its
+    /// checks, so what is to be done is no one's fault.
+    fn look_again(&mut self, wanted: &Wanted, turned: bool) {
         let Wanted { generation, config, mesh } = wanted;
         self.config = config.clone();
         let before = self.looked.borrow().clone();
-        let asked = before.generation != *generation;
-        let report = self.reconciler.reconcile(&mut self.kernel, mesh, &self.metrics, asked);
+        let asked = before.generation != *generation || turned;
+        let effective = self.effective(mesh);
+        let report = self.reconciler.reconcile(&mut self.kernel, &effective, &self.metrics, asked);
+        self.checks.run(&mut self.kernel);
         let timeouts = self.kernel.timeouts().ok().flatten();
         let now = Looked {
             generation: *generation,
@@ -142,6 +179,7 @@ impl Loop {
             took: report.took.as_secs_f64(),
             timeouts: timeouts.map(|of| Timeouts { tcp: of.tcp, tcp_fin: of.tcp_fin, udp: of.udp }),
             repaired: before.repaired + report.mended.len() as u64,
+            unwell: Arc::new(self.checks.unwell()),
         };
         self.looked.send_replace(now.clone());
         self.measure(&now);
@@ -150,6 +188,16 @@ impl Loop {
         self.metrics.services.set(mesh.services.len() as i64);
         self.metrics.ports.set(mesh.ports().count() as i64);
         self.metrics.backends.set(mesh.count_backends() as i64);
+    }
+
+    /// The mesh without those that cannot serve now.
+    fn effective(&mut self, mesh: &Arc<Mesh>) -> Arc<Mesh> {
+        let kernel = &mut self.kernel;
+        self.checks.effective(mesh, || served(kernel))
+    }
+
+    fn tell_of_checks(&self) {
+        self.looked.send_modify(|looked| looked.unwell = Arc::new(self.checks.unwell()));
     }
 
     /// How long the changes took that the kernel holds now.
@@ -196,8 +244,11 @@ impl Loop {
         // Who asked may have gone.
         match question {
             Question::Plan(mesh, reply) => {
-                let mesh = mesh.as_deref().unwrap_or(&wanted.mesh);
-                let plan = reconcile::plan(&mut self.kernel, mesh);
+                let effective = self.effective(&wanted.mesh);
+                let plan = match mesh {
+                    Some(mesh) => reconcile::plan(&mut self.kernel, &Mesh { out: effective.out.clone(), ..*mesh }),
+                    None => reconcile::plan(&mut self.kernel, &effective),
+                };
                 let steps = |plan: crate::plan::Plan| plan.steps.iter().map(ToString::to_string).collect();
                 let _ = reply.send(plan.map(steps).map_err(|error| format!("{error:#}")));
             }
@@ -220,7 +271,10 @@ impl Loop {
         })?;
         let traffic = Traffic::new(&wanted.mesh, counters, wanted.config.metrics.backends);
         let handshakes = self.handshakes(&wanted.mesh);
-        self.metrics.exposition(traffic, &self.kernel.occupancy(), &handshakes).map_err(|error| error.to_string())
+        let standings = self.checks.standings();
+        self.metrics
+            .exposition(traffic, &self.kernel.occupancy(), &handshakes, &standings)
+            .map_err(|error| error.to_string())
     }
 
     /// Of each other node, if the tunnel is encrypted. What cannot be read is left out.
@@ -261,6 +315,15 @@ fn failures(before: &Looked, generation: u64, report: &reconcile::Report) -> Vec
         before.failures.iter().map(|failure| (failure.line.as_str(), failure)).collect();
     let failure = |line: &String| known.get(line.as_str()).map_or_else(|| new(line), |failure| (*failure).clone());
     report.failures.iter().map(failure).collect()
+}
+
+/// The backends that the kernel sends clients to. What cannot be read is not there: then they have to prove themselves.
+fn served(kernel: &mut Kernel) -> BTreeSet<Key> {
+    let counters = kernel.counters().unwrap_or_default();
+    let serving = |(key, service): (VirtualKey, ServiceCounters)| {
+        service.destinations.into_keys().map(move |destination| (key.mark, destination.address))
+    };
+    counters.into_iter().flat_map(serving).collect()
 }
 
 async fn tick(interval: &mut Option<tokio::time::Interval>) {

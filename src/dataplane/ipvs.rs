@@ -12,7 +12,7 @@ use crate::objects::{
 };
 
 use super::topology::{OVERLAY_LEG, endpoints};
-use super::{segments, serves, serving, speaks_v6};
+use super::{answers, segments, serving, speaks_v6};
 
 /// The kernel's NF_IP_PRI_RAW, NF_IP_PRI_MANGLE and NF_IP_PRI_NAT_SRC.
 const RAW: i32 = -300;
@@ -24,7 +24,7 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Obje
     objects.timeouts = Some(mesh.timeouts);
     for port in mesh.ports() {
         for family in Family::ALL {
-            if serves(mesh, port, family) {
+            if answers(mesh, port, family) {
                 objects.services.insert(VirtualKey { mark: port.mark(), family }, service(mesh, port, family));
             }
         }
@@ -132,7 +132,7 @@ fn chains(mesh: &Mesh) -> BTreeMap<String, Chain> {
 }
 
 fn is_served(mesh: &Mesh, port: &Port) -> bool {
-    Family::ALL.into_iter().any(|family| serves(mesh, port, family))
+    Family::ALL.into_iter().any(|family| answers(mesh, port, family))
 }
 
 fn service(mesh: &Mesh, port: &Port, family: Family) -> VirtualService {

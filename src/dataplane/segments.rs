@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use crate::mesh::{Mesh, Protocol};
 use crate::objects::{Action, Chain, ChainKind, Family, Hook, Match, Rule, Surroundings, Table};
 
-use super::serving;
+use super::known;
 use super::topology::{endpoints, overlay_mtu};
 
 /// The kernel's NF_IP_PRI_MANGLE. IPVS sends what it has balanced by this hook too, both ways.
@@ -41,6 +41,6 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, table: &mut Table)
 fn has_strangers(mesh: &Mesh, family: Family) -> bool {
     let subnets: Vec<IpNetwork> = endpoints(&mesh.ingress);
     let tcp = mesh.ports().filter(|port| port.published.protocol == Protocol::Tcp);
-    tcp.flat_map(|port| serving(mesh, port, family))
+    tcp.flat_map(|port| known(mesh, port, family))
         .any(|(backend, _)| backend.netns.is_none() && subnets.iter().any(|subnet| subnet.contains(backend.address)))
 }

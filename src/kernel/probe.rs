@@ -63,11 +63,23 @@ impl fmt::Display for Report {
     }
 }
 
-/// Capabilities that this process lacks, each with what it is for.
-pub fn missing_capabilities() -> Vec<String> {
+/// What it takes to run a program as somebody else, and to end it: CAP_KILL, CAP_SETGID, CAP_SETUID.
+const RUN_AS_OTHERS: u64 = 1 << 5 | 1 << 6 | 1 << 7;
+
+/// Whether this process can run programs as somebody else, and end them.
+pub fn may_run_as_others() -> bool {
+    held() & RUN_AS_OTHERS == RUN_AS_OTHERS
+}
+
+fn held() -> u64 {
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let held = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Capabilities that this process lacks, each with what it is for.
+pub fn missing_capabilities() -> Vec<String> {
+    let held = held();
     let lacking = CAPABILITIES.iter().filter(|(_, bit, _)| held & (1 << bit) == 0);
     lacking.map(|(name, _, purpose)| format!("{name} is missing, needed {purpose}: run as root")).collect()
 }

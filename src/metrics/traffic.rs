@@ -213,7 +213,7 @@ fn entries_of(DestinationCounters { active, inactive, persistent, .. }: &Destina
 }
 
 /// As the configuration writes it: a port, or a range with both ends.
-struct Published(PortRange);
+pub(super) struct Published(pub PortRange);
 
 impl Display for Published {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

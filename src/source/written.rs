@@ -2,8 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::control::protocol::{Backend, Mask, Netns, Port, Published, Scheduling, Service, Way};
-use crate::mesh::{self, Access, BackendState, ClientAddress, Mode, NetnsRef, Network, Protocol, Scheduler};
+use crate::config::written_duration;
+use crate::control::protocol::{Backend, Check, Mask, Netns, Port, Published, Scheduling, Service, Span, Way};
+use crate::mesh::{
+    self, Access, BackendState, ClientAddress, DnsProbe, ExecProbe, HttpProbe, Mode, NetnsRef, Network, Probe,
+    Protocol, Scheduler, UdpProbe,
+};
 
 /// Terse: what all ports have in common is the service's, and what is the default is left out.
 pub fn write(service: &mesh::Service) -> Service {
@@ -13,6 +17,7 @@ pub fn write(service: &mesh::Service) -> Service {
     let backends =
         first.map(|port| &port.backends).filter(|one| service.ports.iter().all(|port| port.backends == **one));
     let way = first.map(way_of).filter(|one| service.ports.iter().all(|port| way_of(port) == *one));
+    let check = first.map(|port| &port.check).filter(|one| service.ports.iter().all(|port| port.check == **one));
     let ports = service.ports.iter().map(|port| Port {
         published: if port.published.is_single() {
             Published::Port(port.published.first)
@@ -23,12 +28,14 @@ pub fn write(service: &mesh::Service) -> Service {
         protocol: (port.published.protocol != Protocol::Tcp).then(|| port.published.protocol.to_string()),
         scheduling: if scheduling.is_some() { Scheduling::default() } else { write_scheduling(&port.scheduling) },
         way: if way.is_some() { Way::default() } else { write_way(way_of(port)) },
+        check: if check.is_some() { None } else { Some(Box::new(write_check(port.check.as_ref()))) },
         backend: backends.is_none().then(|| port.backends.iter().map(write_backend).collect()),
     });
     Service {
         name: service.name.clone(),
         scheduling: scheduling.map(write_scheduling).unwrap_or_default(),
         way: way.map(write_way).unwrap_or_default(),
+        check: check.into_iter().flatten().next().map(|check| Box::new(write_check(Some(check)))),
         port: ports.collect(),
         backend: backends.into_iter().flatten().map(write_backend).collect(),
     }
@@ -50,6 +57,46 @@ fn write_way((client_address, mode, access): WayOf<'_>) -> Way {
         allow: access.allow.as_ref().map(networks),
         deny: (!access.deny.is_empty()).then(|| networks(&access.deny)),
     }
+}
+
+/// Only what is not the default, but for the type.
+fn write_check(check: Option<&mesh::Check>) -> Check {
+    let Some(check) = check else { return Check { kind: Some("none".to_owned()), ..Check::default() } };
+    let span = |duration| Some(Span::Text(written_duration(duration)));
+    let mut words = Check {
+        kind: Some(check.probe.name().to_owned()),
+        interval: span(check.interval),
+        timeout: span(check.timeout),
+        rise: Some(check.rise),
+        fall: Some(check.fall),
+        start: check.start_up.then(|| "up".to_owned()),
+        port: check.port,
+        ..Check::default()
+    };
+    match &check.probe {
+        Probe::Tcp => {}
+        Probe::Http(HttpProbe { tls, path, host, status, body }) => {
+            words.path = Some(path.clone());
+            words.host.clone_from(host);
+            words.status = Some(Published::Text(format!("{}-{}", status.start(), status.end())));
+            words.body.clone_from(body);
+            words.verify = tls.filter(|tls| !tls.verify).map(|tls| tls.verify);
+        }
+        Probe::Udp(UdpProbe { send, expect }) => {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            words.send = (!send.is_empty()).then(|| text(send));
+            words.expect = expect.as_deref().map(text);
+        }
+        Probe::Dns(DnsProbe { name, record }) => {
+            words.name = Some(name.clone());
+            words.record = Some(record.name().to_owned());
+        }
+        Probe::Exec(ExecProbe { command, user }) => {
+            words.command = Some(command.clone());
+            words.user = Some(user.clone());
+        }
+    }
+    words
 }
 
 fn write_scheduling(scheduling: &mesh::Scheduling) -> Scheduling {

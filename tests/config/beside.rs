@@ -71,7 +71,7 @@ fn keys_and_values_are_judged_at_their_place() {
         with_port(json!({ "tarjet": 1 })),
         &[
             "port[0].tarjet: `tarjet` is no key of [[service.port]]; did you mean `target`? its keys: published, target, \
-         protocol, scheduler, scheduler_flags, persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, backend",
+         protocol, scheduler, scheduler_flags, persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, check, backend",
         ],
     );
     refused(with_port(json!({ "target": 0 })), &["port[0].target: `target` is 0; a port from 1 to 65535 would do"]);
@@ -129,7 +129,7 @@ fn keys_and_values_are_judged_at_their_place() {
         json!({ "name": "kafka", "port": [{ "published": 1 }], "a\"= 1\n[[service]]": 1 }),
         &[
             "a\\\"= 1\\n[[service]]: `a\\\"= 1\\n[[service]]` is no key of [[service]]; its keys: name, scheduler, scheduler_flags, \
-         persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, port, backend",
+         persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, check, port, backend",
         ],
     );
 }

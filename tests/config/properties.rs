@@ -156,6 +156,7 @@ fn one_port() -> impl Strategy<Value = Port> {
                 scheduling,
                 client_address: ClientAddress::Snat,
                 mode: Mode::Ingress,
+                check: None,
                 access: Access::default(),
                 backends,
             })

@@ -85,11 +85,11 @@ fn unknown_service_keys() {
     for (case, expected) in [
         (
             "schedular = 'rr'\nport = [{ published = 80 }]",
-            "3:1: `schedular` is no key of [[service]]; did you mean `scheduler`? its keys: name, scheduler, scheduler_flags, persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, port, backend",
+            "3:1: `schedular` is no key of [[service]]; did you mean `scheduler`? its keys: name, scheduler, scheduler_flags, persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, check, port, backend",
         ),
         (
             "[[service.port]]\npublished = 80\npublish = 81",
-            "5:1: `publish` is no key of [[service.port]]; did you mean `published`? its keys: published, target, protocol, scheduler, scheduler_flags, persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, backend",
+            "5:1: `publish` is no key of [[service.port]]; did you mean `published`? its keys: published, target, protocol, scheduler, scheduler_flags, persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, check, backend",
         ),
         (
             "port = [{ published = 80 }]\n[[service.backend]]\naddress = '10.255.0.33'\nwheight = 1",

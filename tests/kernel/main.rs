@@ -18,6 +18,7 @@ mod elsewhere;
 mod encryption;
 mod foreign;
 mod forward;
+mod health;
 mod lab;
 mod look;
 mod meshctl;

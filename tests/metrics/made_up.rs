@@ -6,8 +6,8 @@ use meshd::config::Config;
 use meshd::kernel::ipvs::{DestinationCounters, ServiceCounters, Traffic as Counted};
 use meshd::kernel::occupancy::{Conntrack, Occupancy};
 use meshd::mesh::{Mesh, Service};
-use meshd::metrics::{Exposition, Metrics, Traffic};
-use meshd::objects::{DestinationKey, Family, Netns, VirtualKey};
+use meshd::metrics::{Exposition, Metrics, Standing, Traffic};
+use meshd::objects::{DestinationKey, Family, Netns, PortRange, Protocol, VirtualKey};
 use meshd::plan::Step;
 
 pub type Counters = BTreeMap<VirtualKey, ServiceCounters>;
@@ -47,11 +47,18 @@ pub fn everything() -> Exposition {
     metrics.drift_found.with_label_values(&[Step::KINDS[0]]).inc();
     metrics.control_requests.with_label_values(&["GET", "/v1/services", "200"]).inc();
     metrics.control_durations.with_label_values(&["/v1/services"]).observe(0.002);
+    let standing = Standing {
+        service: "kafka".into(),
+        port: PortRange::single(Protocol::Tcp, 20229),
+        backend: "10.255.0.33".into(),
+        serves: true,
+    };
     metrics
         .exposition(
             Traffic::new(&mesh, counters(&mesh, 1), true),
             &occupancy(),
             &[("node-2".to_owned(), 1_700_000_000)],
+            &[standing],
         )
         .unwrap()
 }
@@ -67,7 +74,7 @@ pub fn occupancy() -> Occupancy {
 
 /// Only the traffic and what every daemon has.
 pub fn exposition(mesh: &Mesh, counters: Counters, backends: bool) -> Exposition {
-    Metrics::new().unwrap().exposition(Traffic::new(mesh, counters, backends), &Occupancy::default(), &[]).unwrap()
+    Metrics::new().unwrap().exposition(Traffic::new(mesh, counters, backends), &Occupancy::default(), &[], &[]).unwrap()
 }
 
 pub fn text(exposition: Exposition) -> String {

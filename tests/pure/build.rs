@@ -36,6 +36,7 @@ pub fn node() -> Mesh {
         timeouts: Timeouts::default(),
         peers: Vec::new(),
         services: Vec::new(),
+        out: Default::default(),
     }
 }
 
@@ -77,6 +78,7 @@ pub fn port(published: PortRange, target: impl Into<Option<u16>>, backends: impl
         client_address: ClientAddress::Snat,
         mode: Mode::Ingress,
         access: Access::default(),
+        check: None,
         backends: backends.into(),
     }
 }

@@ -4,6 +4,7 @@
 mod build;
 mod encryption;
 mod golden;
+mod health;
 mod marks;
 mod meshes;
 mod mutations;

@@ -145,6 +145,7 @@ pub fn port(published: PortRange) -> impl Strategy<Value = Port> {
             scheduling,
             client_address,
             mode,
+            check: None,
             access,
             backends,
         },

@@ -1,7 +1,7 @@
 //! A mesh and what may become of it: what an operator changes, what a crash leaves, what someone tampers with.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use meshd::dataplane;
 use meshd::kernel::fake;
@@ -213,7 +213,27 @@ pub fn related() -> impl Strategy<Value = Related> {
         1 => mesh().prop_map(|b| (None, Some(b))),
         1 => mesh().prop_map(|a| (Some(a), None)),
     ];
-    (pair, surroundings()).prop_map(|((a, b), surroundings)| Related { a, b, surroundings })
+    let outs = prop_oneof![2 => Just(0), 1 => 1..250u8];
+    (pair, surroundings(), outs.clone(), outs).prop_map(|((a, b), surroundings, first, second)| Related {
+        a: a.map(|mesh| unwell(mesh, first)),
+        b: b.map(|mesh| unwell(mesh, second)),
+        surroundings,
+    })
+}
+
+/// The same mesh, of whose backends some cannot serve now: about half of them, or none.
+pub fn unwell(mut mesh: Mesh, dice: u8) -> Mesh {
+    let all = mesh.ports().flat_map(|port| port.backends.iter().map(|backend| (port.mark(), backend.address)));
+    let last = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => v4.octets()[3],
+        IpAddr::V6(v6) => v6.octets()[15],
+    };
+    mesh.out = all
+        .filter(|(mark, address)| {
+            dice > 0 && (mark.0 as u8 ^ last(address)).wrapping_mul(dice | 1).count_ones() % 2 == 0
+        })
+        .collect();
+    mesh
 }
 
 /// How a state comes to be that nobody asked for.

@@ -27,7 +27,15 @@ pub fn port(text: &str) -> Result<Port, String> {
         }
         None => Published::Port(number(published).ok_or_else(wrong)?),
     };
-    Ok(Port { published, target, protocol, scheduling: Scheduling::default(), way: Way::default(), backend: None })
+    Ok(Port {
+        published,
+        target,
+        protocol,
+        scheduling: Scheduling::default(),
+        way: Way::default(),
+        check: None,
+        backend: None,
+    })
 }
 
 fn number(text: &str) -> Option<u16> {

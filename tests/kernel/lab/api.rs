@@ -41,11 +41,14 @@ impl Api {
 
     /// Status and body of one request; no answer is an error.
     pub fn request(&mut self, method: &str, path: &str, body: Option<&Value>) -> io::Result<(u16, Value)> {
+        let kept = self.stream.is_some();
         let outcome = self.exchange(method, path, body);
         if outcome.is_err() {
             self.stream = None;
         }
-        outcome
+        // A connection that nobody used for long is ended by the server; what only looks may look again.
+        let again = kept && method == "GET" && outcome.is_err();
+        if again { self.exchange(method, path, body) } else { outcome }
     }
 
     /// A request that must be answered.

@@ -166,7 +166,14 @@ impl Place {
 
     /// So many questions, each on a connection of its own.
     pub fn ask_times(&self, times: usize, protocol: Protocol, to: &str) -> Vec<Answer> {
-        (0..times).map(|_| self.ask(protocol, to)).collect()
+        if protocol != Protocol::Udp {
+            return (0..times).map(|_| self.ask(protocol, to)).collect();
+        }
+        // All open at once: a port that is free again may be the next one's, and then it is the same flow.
+        let mut sockets: Vec<Datagrams> = (0..times).map(|_| self.datagrams(0, to)).collect();
+        let ask = |socket: &mut Datagrams| socket.ask("hello", PATIENCE);
+        let answers = sockets.iter_mut().map(ask).collect::<io::Result<_>>();
+        answers.unwrap_or_else(|error| panic!("{protocol} {to} does not answer {}: {error}", self.name))
     }
 
     /// Asserts that a connection is refused, at once: a closed port, not one that hangs.

@@ -62,7 +62,7 @@ async fn add(session: &Session<'_>, arguments: ServiceAdd) -> Result<(), Failure
         }
         (None, Some(name)) => {
             let (way, scheduling) = (scheduling.way(), scheduling.scheduling());
-            let service = Service { name: name.clone(), scheduling, way, port: publish, backend };
+            let service = Service { name: name.clone(), scheduling, way, check: None, port: publish, backend };
             (name, json!(service))
         }
         (None, None) => return Err(Failure::usage("the service needs a name")),

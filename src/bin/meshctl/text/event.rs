@@ -18,6 +18,10 @@ pub fn line(event: &Event, paint: Paint) -> String {
         Event::Failed { generation, failures } => {
             (Tone::Bad, format!("generation {generation} failed: {}", failures.join("; ")))
         }
+        Event::Health { service, port, backend, from, to, reason } => {
+            let tone = if to == "up" { Tone::Good } else { Tone::Warning };
+            (tone, format!("{service} {port}: backend {backend} is {to}, after {from}: {reason}"))
+        }
         Event::Repaired { steps } => (Tone::Warning, format!("mended: {}", steps.join("; "))),
         Event::Reload { accepted: true, .. } => (Tone::Good, "reload accepted".to_owned()),
         Event::Reload { accepted: false, reason } => {
@@ -53,6 +57,10 @@ mod tests {
         check(
             json!({ "event": "accepted", "generation": 12, "what": "x\u{1b}c", "uid": null }),
             "generation 12 accepted: x\\u{1b}c",
+        );
+        check(
+            json!({ "event": "health", "service": "web", "port": "tcp/80", "backend": "10.255.0.41", "from": "failing", "to": "down", "reason": "connection refused" }),
+            "web tcp/80: backend 10.255.0.41 is down, after failing: connection refused",
         );
         check(
             json!({ "event": "programmed", "generation": 12, "steps": 1, "seconds": 0.01234 }),

@@ -1,0 +1,38 @@
+//! Whether backends can serve: what they are asked, and what is made of their answers.
+//!
+//! [`state`] is the rule, without clocks or sockets; [`runner`] asks, from inside the sandbox's network, so that a question
+//! takes the way that traffic takes; [`probe`] is one question.
+
+pub mod probe;
+pub mod runner;
+pub mod state;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::mesh::{Check, Mark, Mesh};
+
+/// One backend of one published port.
+pub type Key = (Mark, IpAddr);
+
+/// Whom to ask, and what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub check: Arc<Check>,
+    pub to: SocketAddr,
+}
+
+/// All backends of a mesh that are checked from this node.
+pub fn targets(mesh: &Mesh) -> Vec<(Key, Target)> {
+    let mut targets = Vec::new();
+    for port in mesh.ports() {
+        let Some(check) = &port.check else { continue };
+        let check = Arc::new(check.clone());
+        let asked = check.port.or(port.target).unwrap_or(port.published.first);
+        for backend in mesh.serving_from_here(port) {
+            let to = SocketAddr::new(backend.address, asked);
+            targets.push(((port.mark(), backend.address), Target { check: check.clone(), to }));
+        }
+    }
+    targets
+}

@@ -1,0 +1,121 @@
+//! Asks all backends, each in its own time.
+//!
+//! All of it works on one thread, which is in the sandbox's network namespace: whatever socket is made there is there. A
+//! backend that is asked costs a timer and, while it is asked, a socket.
+
+use std::cell::{Cell, RefCell};
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
+
+use super::probe::{is_local, probe};
+use super::state::{Change, Vital};
+use super::{Key, Target};
+
+/// Questions at a time, at the most; others wait for their turn.
+const SIDE_BY_SIDE: usize = 1000;
+/// One that has just come and does not serve yet is asked so often, if not more often, for so long.
+const AT_FIRST: Duration = Duration::from_secs(1);
+const NEW_FOR: Duration = Duration::from_secs(30);
+
+/// What is to be asked.
+pub type Targets = Arc<BTreeMap<Key, Target>>;
+
+/// A backend's standing has changed.
+#[derive(Debug)]
+pub struct News {
+    pub key: Key,
+    pub change: Change,
+}
+
+/// One backend, as it is being asked.
+struct Watched {
+    target: Target,
+    vital: Rc<RefCell<Vital>>,
+    task: AbortHandle,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What all of them share.
+#[derive(Clone)]
+struct Common {
+    turns: Arc<Semaphore>,
+    news: mpsc::UnboundedSender<News>,
+    began: Instant,
+    random: Rc<RandomState>,
+    /// Whether the last question could not be asked, for a reason that is this host's.
+    speechless: Rc<Cell<bool>>,
+}
+
+/// Works until no one says any more what is to be asked. `up`: those that are known to be up from before.
+/// On a [`LocalSet`](tokio::task::LocalSet).
+pub async fn run(mut wanted: watch::Receiver<Targets>, up: BTreeSet<Key>, news: mpsc::UnboundedSender<News>) {
+    let turns = Arc::new(Semaphore::new(SIDE_BY_SIDE));
+    let common =
+        Common { turns, news, began: Instant::now(), random: Rc::new(RandomState::new()), speechless: Rc::default() };
+    let mut watched: BTreeMap<Key, Watched> = BTreeMap::new();
+    loop {
+        let targets = wanted.borrow_and_update().clone();
+        watched.retain(|key, _| targets.contains_key(key));
+        for (key, target) in targets.iter() {
+            let known = watched.get(key);
+            if known.is_some_and(|known| known.target == *target) {
+                continue;
+            }
+            // Asked otherwise, it is still what it was.
+            let fresh = || Rc::new(RefCell::new(Vital::new(up.contains(key) || target.check.start_up)));
+            let vital = known.map_or_else(fresh, |known| known.vital.clone());
+            let task = spawn_local(ask_on(*key, target.clone(), vital.clone(), common.clone())).abort_handle();
+            watched.insert(*key, Watched { target: target.clone(), vital, task });
+        }
+        if wanted.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn ask_on(key: Key, target: Target, vital: Rc<RefCell<Vital>>, common: Common) {
+    let Target { check, to } = target;
+    let came = Instant::now();
+    let (mut round, mut next) = (0u64, came);
+    loop {
+        // Each has a rhythm of its own: at first anywhere in it, and then a tenth earlier or later.
+        let dice = (common.random.hash_one((key, round)) % 1000) as u32;
+        let is_new = came.elapsed() < NEW_FOR && !vital.borrow().standing().serves();
+        let pace = if is_new { check.interval.min(AT_FIRST) } else { check.interval };
+        let thousandths = if round == 0 { dice } else { 900 + dice / 5 };
+        next += pace / 1000 * thousandths;
+        round += 1;
+        sleep_until(next).await;
+        let Ok(_turn) = common.turns.acquire().await else { return };
+        next = Instant::now();
+        let answer = probe(&check.probe, to, check.timeout).await;
+        if let Some(reason) = answer.as_ref().err().filter(|reason| is_local(reason)) {
+            // That is said of no backend.
+            if !common.speechless.replace(true) {
+                warn!("backends cannot be asked: {reason}");
+            }
+            continue;
+        }
+        common.speechless.set(false);
+        let change = vital.borrow_mut().observe(&check, &answer, common.began.elapsed());
+        if let Some(change) = change
+            && common.news.send(News { key, change }).is_err()
+        {
+            return;
+        }
+    }
+}

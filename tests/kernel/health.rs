@@ -1,0 +1,228 @@
+//! Backends that are checked: who cannot serve gets nobody.
+
+use std::collections::BTreeSet;
+
+use crate::lab::{Backend, Config, Lab, Nodes, Place, Tcp, Underlay, eventually, tally, value_of};
+
+/// kafka-1 and so on behind tcp 20229, asked every second, with patience: the machine is busy.
+fn checked(lab: &Lab, check: &str) -> Config {
+    let backends: Vec<String> = (1..=3)
+        .flat_map(|number| {
+            [format!("10.255.0.{}", 32 + number), format!("fd00:255::{}", 32 + number)]
+                .map(|address| format!("{{ address = '{address}', netns = \"kafka-{number}\" }}"))
+        })
+        .collect();
+    lab.config().service(&format!(
+        "name = 'kafka'\nport = [{{ published = 20229, target = 9092 }}]\nbackend = [{}]\n\
+         check = {{ {check}, interval = '1s', timeout = '1s', rise = 2, fall = 3 }}",
+        backends.join(", ")
+    ))
+}
+
+const ADDRESSES: [&str; 2] = ["192.168.50.1:20229", "[fd50::1]:20229"];
+
+/// Its answers are lost from now on, or it refuses, or all is as before.
+fn afflict(backend: &Place, how: Option<&str>) {
+    let _ = backend.try_run("nft delete table inet affliction");
+    if let Some(how) = how {
+        backend.run("nft add table inet affliction");
+        backend.run("nft add chain inet affliction input { type filter hook input priority 0 ; }");
+        backend.run(&format!("nft add rule inet affliction input tcp dport 9092 {how}"));
+    }
+}
+
+const REFUSES: Option<&str> = Some("reject with tcp reset");
+const HANGS: Option<&str> = Some("drop");
+
+/// Who is in the kernel's tables: family and the last number of the address.
+fn there(lab: &Lab) -> BTreeSet<String> {
+    let listed = lab.sandbox().run("ipvsadm -Sn");
+    let place = |line: &str| Some(line.split_once("-r ")?.1.split_once(":9092")?.0.trim_matches(['[', ']']).to_owned());
+    let short = |address: String| {
+        let family = if address.contains(':') { 6 } else { 4 };
+        format!("{family}:{}", address.rsplit(['.', ':']).next().unwrap_or_default())
+    };
+    listed.lines().filter_map(place).map(short).collect()
+}
+
+fn only(numbers: &[usize]) -> BTreeSet<String> {
+    numbers.iter().flat_map(|number| [4, 6].map(|family| format!("{family}:{}", 32 + number))).collect()
+}
+
+/// Asks both families so often; who answered. Nobody may be refused.
+fn asked(lab: &Lab) -> BTreeSet<String> {
+    let answers = ADDRESSES.iter().flat_map(|to| lab.client.ask_times(6, Tcp, to)).collect::<Vec<_>>();
+    tally(&answers).into_keys().map(|name| name.to_string()).collect()
+}
+
+fn names(numbers: &[usize]) -> BTreeSet<String> {
+    numbers.iter().map(|number| format!("kafka-{number}")).collect()
+}
+
+#[test]
+fn smoke_who_dies_gets_nobody_and_who_returns_gets_clients() {
+    let Some(lab) = Lab::new() else { return };
+    let backends = lab.kafka(&[Tcp]);
+    // One is dead from the beginning, and gets not one client.
+    afflict(&backends[2], REFUSES);
+    let mut meshd = lab.start(&checked(&lab, "type = 'tcp'"));
+    assert_eq!(there(&lab), only(&[1, 2]), "ready once every backend was heard of");
+    assert_eq!(asked(&lab), names(&[1, 2]));
+    assert!(lab.meshctl("status").contains("kafka tcp/20229: backend 10.255.0.35 is down: connection refused"));
+
+    let events = lab.meshctl_beside("watch");
+    for how in [HANGS, REFUSES] {
+        afflict(&backends[1], how);
+        eventually("it is gone", || there(&lab) == only(&[1]));
+        assert_eq!(asked(&lab), names(&[1]));
+        let metrics = lab.metrics();
+        let up = |address: &str| {
+            value_of(
+                &metrics,
+                &format!("meshd_backend_up{{backend=\"{address}\",port=\"20229\",protocol=\"tcp\",service=\"kafka\"}}"),
+            )
+        };
+        assert_eq!((up("10.255.0.33"), up("10.255.0.34"), up("fd00:255::34")), (1.0, 0.0, 0.0));
+        afflict(&backends[1], None);
+        eventually("it is back", || there(&lab) == only(&[1, 2]));
+        assert_eq!(asked(&lab), names(&[1, 2]));
+    }
+    let log = meshd.log();
+    for (backend, reason) in [("10.255.0.34", "no answer in 1s"), ("fd00:255::34", "connection refused")] {
+        let told = log.lines().any(|line| {
+            line.contains("backend is down, after failing") && line.contains(backend) && line.contains(reason)
+        });
+        assert!(told, "{backend} {reason}\n{log}");
+    }
+    // None of that is anybody's tampering.
+    assert_eq!(value_of(&lab.metrics(), "meshd_drift_found_total{kind=\"backend\"}"), 0.0);
+    assert!(value_of(&lab.metrics(), "meshd_health_changes_total{to=\"down\"}") >= 6.0);
+    meshd.signal(nix::sys::signal::Signal::SIGTERM);
+    let told = String::from_utf8(events.wait_with_output().unwrap().stdout).unwrap();
+    assert!(told.contains("kafka tcp/20229: backend 10.255.0.34 is down, after failing: "), "{told}");
+    meshd.wait();
+}
+
+/// Reset at once and every time, by the sandbox; and nothing else on the node answers in their place.
+#[test]
+fn when_nobody_is_left_clients_are_refused_at_once_until_one_is_back() {
+    let Some(lab) = Lab::new() else { return };
+    let backends = lab.kafka(&[Tcp]);
+    let _meshd = lab.start(&checked(&lab, "type = 'tcp'"));
+    // A local process on the published port stays unheard.
+    let _local = lab.local_backend("local").tcp(20229);
+    assert_eq!(asked(&lab), names(&[1, 2, 3]));
+    let mut held = lab.client.connect(Tcp, ADDRESSES[0]).unwrap();
+    let busy = held.ask("before").unwrap().backend;
+    backends.iter().for_each(|backend| afflict(backend, REFUSES));
+    eventually("all are gone", || there(&lab).is_empty());
+    for to in ADDRESSES {
+        for _ in 0..20 {
+            lab.client.is_refused(Tcp, to);
+        }
+    }
+    assert!(held.ask("after").is_err(), "{busy} is gone");
+    afflict(&backends[1], None);
+    eventually("one is back", || there(&lab) == only(&[2]));
+    assert_eq!(asked(&lab), names(&[2]));
+}
+
+/// What is known of backends outlives meshd in the kernel: so no port is lost for that, and nobody who is down gets clients.
+#[test]
+fn a_restart_loses_nobody_and_believes_nobody() {
+    let Some(lab) = Lab::new() else { return };
+    let backends = lab.kafka(&[Tcp]);
+    afflict(&backends[2], REFUSES);
+    let config = checked(&lab, "type = 'tcp'");
+    let meshd = lab.start(&config);
+    assert_eq!(there(&lab), only(&[1, 2]));
+    let load = lab.load(&[ADDRESSES[0], ADDRESSES[1]]);
+    load.goes_on_for(20);
+    meshd.kill9();
+    let mut meshd = lab.spawn();
+    meshd.wait_until_ready();
+    load.goes_on_for(40);
+    assert_eq!(there(&lab), only(&[1, 2]));
+    assert!(!meshd.log().contains("delete backend") && !meshd.log().contains("delete service"), "{}", meshd.log());
+    let answers = load.finish();
+    assert!(answers.iter().all(|answer| answer.backend != "kafka-3"));
+
+    // Who died and who came back while there was no meshd is found.
+    meshd.kill9();
+    afflict(&backends[0], REFUSES);
+    afflict(&backends[2], None);
+    let mut meshd = lab.spawn();
+    meshd.wait_until_ready();
+    eventually("it has looked", || there(&lab) == only(&[2, 3]));
+    assert_eq!(asked(&lab), names(&[2, 3]));
+
+    // A reload changes nothing that is known: who is down stays down, who is new has to prove itself.
+    let mark = meshd.mark();
+    meshd.reload(
+        &config.clone().service("name = 'other'\nport = [{ published = 81 }]\nbackend = [{ address = '10.255.0.99' }]"),
+    );
+    assert_eq!(there(&lab), only(&[2, 3]));
+    assert!(!meshd.steps_since(mark).iter().any(|step| step.contains("10.255.0.33")));
+    // Without checks everybody is taken to be well again.
+    let unchecked =
+        config.to_string().lines().filter(|line| !line.starts_with("check = ")).collect::<Vec<_>>().join("\n");
+    std::fs::write(lab.config_file(), unchecked).unwrap();
+    meshd.signal(nix::sys::signal::Signal::SIGHUP);
+    eventually("all are there", || there(&lab) == only(&[1, 2, 3]));
+}
+
+/// Someone deletes the sandbox: it is made anew, and backends are asked from the new one.
+#[test]
+fn backends_are_asked_from_the_sandbox_that_is_there() {
+    let Some(lab) = Lab::new() else { return };
+    let backends = lab.kafka(&[Tcp]);
+    let _meshd = lab.start(&checked(&lab, "type = 'tcp'"));
+    let sandbox = lab.sandbox();
+    crate::lab::batch(None, &format!("netns del {}\n", sandbox.name));
+    eventually("there is another", || sandbox.exists() && there(&lab) == only(&[1, 2, 3]));
+    eventually("all serve", || asked(&lab) == names(&[1, 2, 3]));
+    afflict(&backends[0], HANGS);
+    eventually("it is gone", || there(&lab) == only(&[2, 3]));
+    // The one before did not live on with us in it: its link would have kept the name that the new one has.
+    assert_eq!(lab.node.json("ip -j link show dev mesh_sbox").as_array().unwrap().len(), 1);
+}
+
+/// The question takes the way that traffic takes: over the tunnel, also to those who see the client.
+#[test]
+fn backends_of_other_nodes_are_asked_too() {
+    let Some(nodes) = Nodes::new(2, Underlay::default()) else { return };
+    let backends: Vec<Backend> = ["kafka-1", "kafka-2"].map(|name| nodes.backend(name).tcp(9092)).into();
+    let service = |way: &str| {
+        let backend = |number: usize| {
+            format!("{{ address = '10.255.0.{}', node = 'node-{number}', netns = \"kafka-{number}\" }}", 32 + number)
+        };
+        format!(
+            "name = 'kafka'\nclient_address = '{way}'\nport = [{{ published = 20229, target = 9092 }}]\nbackend = [{}, {}]\n\
+             check = {{ type = 'tcp', interval = '1s', timeout = '1s' }}",
+            backend(1),
+            backend(2)
+        )
+    };
+    let mut daemons = nodes.start(|config| config.service(&service("preserve")));
+    let answer = |node: &str| {
+        let answers = nodes.client.ask_times(4, Tcp, &format!("{node}:20229"));
+        answers.iter().map(|answer| answer.backend.clone()).collect::<BTreeSet<String>>()
+    };
+    for way in ["preserve", "snat"] {
+        for node in &nodes.all {
+            eventually("both serve", || answer(&node.address()).len() == 2);
+        }
+        // A node that is cut off takes its backends with it, for the others.
+        nodes.link(&nodes.all[1], false);
+        let near = || nodes.client.try_ask(Tcp, "192.168.50.1:20229").is_ok_and(|answer| answer.backend == "kafka-1");
+        eventually("only the near one serves", || (0..4).all(|_| near()));
+        nodes.link(&nodes.all[1], true);
+        eventually("both serve", || answer("192.168.50.1").len() == 2);
+        if way == "preserve" {
+            for (node, daemon) in nodes.all.iter().zip(&mut daemons) {
+                daemon.reload(&nodes.config(node).service(&service("snat")));
+            }
+        }
+    }
+    drop(backends);
+}

@@ -1,0 +1,103 @@
+//! Backends that cannot serve now: nobody is sent to them, and where there is nobody else the sandbox says no.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use meshd::dataplane;
+use meshd::mesh::{Check, Mesh, Probe};
+use meshd::objects::{Mark, Netns, Objects, Surroundings};
+use meshd::plan::diff;
+use proptest::prelude::*;
+
+use super::build::{attached, backend, node, port, serving, tcp, with_v6};
+use super::meshes::{mesh, surroundings};
+use super::mutations::unwell;
+
+fn kafka() -> Mesh {
+    let backends = [attached("10.255.0.33", "kafka-1"), backend("10.255.0.34"), attached("fd00:255::33", "kafka-1")];
+    serving(with_v6(node()), "kafka", [port(tcp(20229, 20229), 9092, backends)])
+}
+
+fn lower(mesh: &Mesh) -> Objects {
+    dataplane::objects(mesh, &Surroundings::default())
+}
+
+fn without(mut mesh: Mesh, out: &[&str]) -> Mesh {
+    let mark = mesh.services[0].ports[0].mark();
+    mesh.out = out.iter().map(|address| (mark, address.parse::<IpAddr>().unwrap())).collect();
+    mesh
+}
+
+fn steps(from: &Mesh, to: &Mesh) -> Vec<String> {
+    diff(&lower(from), &lower(to)).steps.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn one_that_is_down_is_deleted_and_nothing_else_is_done() {
+    let down = without(kafka(), &["10.255.0.33"]);
+    assert_eq!(steps(&kafka(), &down), ["delete backend 10.255.0.33:9092 from tcp 20229 ipv4 (mark 0x14f05)"]);
+    assert_eq!(steps(&down, &kafka()), ["add backend 10.255.0.33:9092 weight 1 to tcp 20229 ipv4 (mark 0x14f05)"]);
+}
+
+/// The mark goes before the service, and comes after it; the port stays published.
+#[test]
+fn when_nobody_is_left_the_sandbox_answers() {
+    let one_family = without(kafka(), &["10.255.0.33", "10.255.0.34"]);
+    assert_eq!(steps(&kafka(), &one_family), ["delete service tcp 20229 ipv4 (mark 0x14f05)"]);
+    let nobody = without(kafka(), &["10.255.0.33", "10.255.0.34", "fd00:255::33"]);
+    assert_eq!(
+        steps(&kafka(), &nobody),
+        [
+            "map marks in sandbox: remove tcp 20229",
+            "delete service tcp 20229 ipv4 (mark 0x14f05)",
+            "delete service tcp 20229 ipv6 (mark 0x14f05)",
+        ]
+    );
+    assert_eq!(
+        steps(&nobody, &without(kafka(), &["10.255.0.33", "fd00:255::33"])),
+        [
+            "add service tcp 20229 ipv4 (mark 0x14f05): scheduler rr",
+            "add backend 10.255.0.34:9092 weight 1 to tcp 20229 ipv4 (mark 0x14f05)",
+            "map marks in sandbox: add tcp 20229 to 0x14f05",
+        ]
+    );
+    let published = &lower(&nobody).tables[&Netns::Host].maps["published4"];
+    assert_eq!(published.elements.len(), 1);
+}
+
+/// Whom to ask, and where.
+#[test]
+fn every_backend_that_may_serve_is_asked_where_it_serves_or_where_it_is_said() {
+    let second = std::time::Duration::from_secs(1);
+    let check =
+        Check { probe: Probe::Tcp, port: None, interval: second, timeout: second, rise: 1, fall: 1, start_up: false };
+    let mut mesh = kafka();
+    assert_eq!(meshd::health::targets(&mesh), []);
+    mesh.services[0].ports[0].check = Some(check.clone());
+    let asked =
+        |mesh: &Mesh| meshd::health::targets(mesh).iter().map(|(_, target)| target.to.to_string()).collect::<Vec<_>>();
+    assert_eq!(asked(&mesh), ["10.255.0.33:9092", "10.255.0.34:9092", "[fd00:255::33]:9092"]);
+    mesh.services[0].ports[0].backends[0].state = meshd::mesh::BackendState::Disabled;
+    mesh.services[0].ports[0].check = Some(Check { port: Some(81), ..check });
+    assert_eq!(asked(&mesh), ["10.255.0.34:81", "[fd00:255::33]:81"]);
+}
+
+proptest! {
+    #[test]
+    fn nobody_is_sent_to_who_is_out_and_everybody_else_serves(mesh in mesh(), surroundings in surroundings(), dice: u8) {
+        let all = dataplane::objects(&mesh, &surroundings);
+        let mesh = unwell(mesh, dice);
+        let some = dataplane::objects(&mesh, &surroundings);
+        let destinations = |objects: &Objects| -> BTreeSet<(Mark, IpAddr)> {
+            let of = |(key, service): (&meshd::objects::VirtualKey, &meshd::objects::VirtualService)| {
+                service.destinations.keys().map(|place| (key.mark, place.address)).collect::<Vec<_>>()
+            };
+            objects.services.iter().flat_map(of).collect()
+        };
+        prop_assert_eq!(destinations(&some), destinations(&all).difference(&mesh.out).copied().collect());
+        // No service is without a backend, and what is published is what the operator wants published.
+        prop_assert!(some.services.values().all(|service| !service.destinations.is_empty()));
+        prop_assert_eq!(&some.tables[&Netns::Host], &all.tables[&Netns::Host]);
+        prop_assert_eq!((some.legs, some.forwarding), (all.legs, all.forwarding), "who is down stays attached: it is asked there");
+    }
+}
