@@ -9,15 +9,17 @@ use tokio::task::LocalSet;
 use tracing::{error, info, warn};
 
 use crate::control::protocol::{Event, PortName};
-use crate::health::runner::{self, News, Targets};
+use crate::health::runner::{self, Asked, News, Targets};
 use crate::health::state::{Change, Standing};
-use crate::health::{Key, targets};
+use crate::health::{Key, Target, targets};
 use crate::kernel::Kernel;
 use crate::mesh::{Mesh, PortRange};
 use crate::metrics::{self, Metrics};
 
 pub(super) struct Checks {
     wanted: watch::Sender<Targets>,
+    /// The last number that was given to a backend.
+    incarnation: u64,
     /// The mesh that they are of.
     of: Option<Arc<Mesh>>,
     known: BTreeMap<Key, Known>,
@@ -32,6 +34,8 @@ pub(super) struct Checks {
 struct Known {
     service: String,
     port: PortRange,
+    target: Target,
+    incarnation: u64,
     standing: Standing,
     /// What it last answered, when that changed something.
     reason: String,
@@ -42,6 +46,7 @@ impl Checks {
         let (tell, news) = mpsc::unbounded_channel();
         Checks {
             wanted: watch::Sender::new(Targets::default()),
+            incarnation: 0,
             of: None,
             known: BTreeMap::new(),
             news,
@@ -66,31 +71,54 @@ impl Checks {
         let targets = targets(mesh);
         let owners = mesh.names();
         let ports: BTreeMap<_, _> = mesh.ports().map(|port| (port.mark(), port.published)).collect();
+        // Who had clients without being asked has them until it proves unwell.
+        let trusted: BTreeSet<Key> = self.of.as_deref().map(unchecked).unwrap_or_default();
         let mut known = BTreeMap::new();
-        for (key, target) in &targets {
-            let up = there.contains(key) || target.check.start_up;
+        for (key, target) in targets {
+            let up = there.contains(&key) || trusted.contains(&key) || target.check.start_up;
             let (Some(port), Some(service)) = (ports.get(&key.0), owners.get(&key.0)) else { continue };
-            let before = self.known.remove(key).unwrap_or_else(|| Known {
-                service: String::new(),
-                port: *port,
-                standing: if up { Standing::Up } else { Standing::Starting },
-                reason: "not asked yet".to_owned(),
+            let before = self.known.remove(&key).unwrap_or_else(|| {
+                self.incarnation += 1;
+                Known {
+                    service: String::new(),
+                    port: *port,
+                    target: target.clone(),
+                    incarnation: self.incarnation,
+                    standing: if up { Standing::Up } else { Standing::Starting },
+                    reason: "not asked yet".to_owned(),
+                }
             });
-            known.insert(*key, Known { service: (*service).to_owned(), port: *port, ..before });
+            known.insert(key, Known { service: (*service).to_owned(), port: *port, target, ..before });
         }
         self.known = known;
         self.of = Some(mesh.clone());
         self.effective = None;
-        self.wanted.send_replace(Arc::new(targets.into_iter().collect()));
+        self.say();
+    }
+
+    /// Says who is to be asked.
+    fn say(&self) {
+        let asked = |known: &Known| Asked {
+            target: known.target.clone(),
+            incarnation: known.incarnation,
+            up: known.standing.serves(),
+        };
+        let all = self.known.iter().map(|(key, known)| (*key, asked(known))).collect();
+        self.wanted.send_replace(Arc::new(all));
     }
 
     /// Has them asked, if there is anyone to ask and a place to ask from.
-    pub fn run(&self, kernel: &mut Kernel) {
+    pub fn run(&mut self, kernel: &mut Kernel) {
         if self.known.is_empty() || kernel.has_inside() {
             return;
         }
         let (stop, stopped) = oneshot::channel::<()>();
-        let up = self.known.iter().filter(|(_, known)| known.standing.serves()).map(|(key, _)| *key).collect();
+        // Whoever asks now begins with what is known: what was heard of the one before counts no more.
+        for known in self.known.values_mut() {
+            self.incarnation += 1;
+            known.incarnation = self.incarnation;
+        }
+        self.say();
         let (wanted, tell) = (self.wanted.subscribe(), self.tell.clone());
         let work = move || {
             let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
@@ -100,7 +128,7 @@ impl Checks {
             LocalSet::new().block_on(&runtime, async {
                 tokio::select! {
                     _ = stopped => {}
-                    () = runner::run(wanted, up, tell) => {}
+                    () = runner::run(wanted, tell) => {}
                 }
             });
         };
@@ -121,10 +149,17 @@ impl Checks {
         changed
     }
 
-    fn note(&mut self, News { key, change }: News, events: &broadcast::Sender<Event>, metrics: &Metrics) -> bool {
+    fn note(
+        &mut self,
+        News { key, incarnation, change }: News,
+        events: &broadcast::Sender<Event>,
+        metrics: &Metrics,
+    ) -> bool {
         let Change { from, to, reason } = change;
         // It may have been taken out of the mesh meanwhile.
-        let Some(known) = self.known.get_mut(&key) else { return false };
+        let Some(known) = self.known.get_mut(&key).filter(|known| known.incarnation == incarnation) else {
+            return false;
+        };
         let (service, port, backend) = (known.service.clone(), PortName(known.port).to_string(), key.1.to_string());
         if to.serves() {
             info!(service, port, backend, "backend is {}, after {}: {reason}", to.name(), from.name());
@@ -156,7 +191,7 @@ impl Checks {
     pub fn unwell(&self) -> Vec<String> {
         let unwell = self.known.iter().filter(|(_, known)| known.standing != Standing::Up);
         let line = |(key, known): (&Key, &Known)| {
-            let Known { service, port, standing, reason } = known;
+            let Known { service, port, standing, reason, .. } = known;
             format!("{service} {}: backend {} is {}: {reason}", PortName(*port), key.1, standing.name())
         };
         unwell.map(line).collect()
@@ -172,6 +207,12 @@ impl Checks {
         };
         self.known.iter().map(one).collect()
     }
+}
+
+/// Backends that serve without being asked.
+fn unchecked(mesh: &Mesh) -> BTreeSet<Key> {
+    let ports = mesh.ports().filter(|port| port.check.is_none());
+    ports.flat_map(|port| mesh.serving_from_here(port).map(|backend| (port.mark(), backend.address))).collect()
 }
 
 fn effective(mesh: &Arc<Mesh>, known: &BTreeMap<Key, Known>) -> Arc<Mesh> {

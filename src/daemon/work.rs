@@ -89,6 +89,7 @@ impl Loop {
                 Some(news) = self.checks.news.recv() => Event::Health(news),
                 Some(event) = watched.events.recv() => event,
                 Some(question) = watched.questions.recv() => Event::Asked(question),
+                () = tokio::time::sleep_until((started + FIRST_ANSWERS).into()), if !ready => Event::Check,
                 () = tokio::time::sleep_until(wake.into()) => Event::Check,
             };
             if !self.handle(event, &mut watched, &mut pace) {
@@ -107,7 +108,7 @@ impl Loop {
     /// Whether every port answers that will, as far as is known: then whoever waits is told. Who has just come is asked first,
     /// but not waited for without end.
     fn is_ready(&self, started: Instant) -> bool {
-        let ready = !self.checks.are_open() || started.elapsed() > FIRST_ANSWERS;
+        let ready = !self.checks.are_open() || started.elapsed() >= FIRST_ANSWERS;
         if ready {
             notify(&[NotifyState::Ready]);
         }

@@ -4,8 +4,8 @@
 //! backend that is asked costs a timer and, while it is asked, a socket.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,18 +27,30 @@ const AT_FIRST: Duration = Duration::from_secs(1);
 const NEW_FOR: Duration = Duration::from_secs(30);
 
 /// What is to be asked.
-pub type Targets = Arc<BTreeMap<Key, Target>>;
+pub type Targets = Arc<BTreeMap<Key, Asked>>;
+
+/// One backend, as whoever wants it asked knows it.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub target: Target,
+    /// Each has a number of its own: one that went and came back is another one, however fast that was.
+    pub incarnation: u64,
+    /// What it is taken to be when it comes.
+    pub up: bool,
+}
 
 /// A backend's standing has changed.
 #[derive(Debug)]
 pub struct News {
     pub key: Key,
+    pub incarnation: u64,
     pub change: Change,
 }
 
 /// One backend, as it is being asked.
 struct Watched {
     target: Target,
+    incarnation: u64,
     vital: Rc<RefCell<Vital>>,
     task: AbortHandle,
 }
@@ -60,9 +72,8 @@ struct Common {
     speechless: Rc<Cell<bool>>,
 }
 
-/// Works until no one says any more what is to be asked. `up`: those that are known to be up from before.
-/// On a [`LocalSet`](tokio::task::LocalSet).
-pub async fn run(mut wanted: watch::Receiver<Targets>, up: BTreeSet<Key>, news: mpsc::UnboundedSender<News>) {
+/// Works until no one says any more what is to be asked, on a [`LocalSet`](tokio::task::LocalSet).
+pub async fn run(mut wanted: watch::Receiver<Targets>, news: mpsc::UnboundedSender<News>) {
     let turns = Arc::new(Semaphore::new(SIDE_BY_SIDE));
     let common =
         Common { turns, news, began: Instant::now(), random: Rc::new(RandomState::new()), speechless: Rc::default() };
@@ -70,16 +81,16 @@ pub async fn run(mut wanted: watch::Receiver<Targets>, up: BTreeSet<Key>, news: 
     loop {
         let targets = wanted.borrow_and_update().clone();
         watched.retain(|key, _| targets.contains_key(key));
-        for (key, target) in targets.iter() {
-            let known = watched.get(key);
+        for (key, Asked { target, incarnation, up }) in targets.iter() {
+            let known = watched.get(key).filter(|known| known.incarnation == *incarnation);
             if known.is_some_and(|known| known.target == *target) {
                 continue;
             }
             // Asked otherwise, it is still what it was.
-            let fresh = || Rc::new(RefCell::new(Vital::new(up.contains(key) || target.check.start_up)));
-            let vital = known.map_or_else(fresh, |known| known.vital.clone());
-            let task = spawn_local(ask_on(*key, target.clone(), vital.clone(), common.clone())).abort_handle();
-            watched.insert(*key, Watched { target: target.clone(), vital, task });
+            let vital = known.map_or_else(|| Rc::new(RefCell::new(Vital::new(*up))), |known| known.vital.clone());
+            let asking = ask_on((*key, *incarnation), target.clone(), vital.clone(), common.clone());
+            let task = spawn_local(asking).abort_handle();
+            watched.insert(*key, Watched { target: target.clone(), incarnation: *incarnation, vital, task });
         }
         if wanted.changed().await.is_err() {
             return;
@@ -87,7 +98,7 @@ pub async fn run(mut wanted: watch::Receiver<Targets>, up: BTreeSet<Key>, news: 
     }
 }
 
-async fn ask_on(key: Key, target: Target, vital: Rc<RefCell<Vital>>, common: Common) {
+async fn ask_on((key, incarnation): (Key, u64), target: Target, vital: Rc<RefCell<Vital>>, common: Common) {
     let Target { check, to } = target;
     let came = Instant::now();
     let (mut round, mut next) = (0u64, came);
@@ -113,7 +124,7 @@ async fn ask_on(key: Key, target: Target, vital: Rc<RefCell<Vital>>, common: Com
         common.speechless.set(false);
         let change = vital.borrow_mut().observe(&check, &answer, common.began.elapsed());
         if let Some(change) = change
-            && common.news.send(News { key, change }).is_err()
+            && common.news.send(News { key, incarnation, change }).is_err()
         {
             return;
         }
