@@ -22,14 +22,15 @@ pub struct Target {
     pub to: SocketAddr,
 }
 
-/// All backends of a mesh that are checked from this node.
+/// All backends of a mesh that are checked from this node. Not those that get no new clients anyway: one that is drained may
+/// close its port, and those who are with it stay.
 pub fn targets(mesh: &Mesh) -> Vec<(Key, Target)> {
     let mut targets = Vec::new();
     for port in mesh.ports() {
         let Some(check) = &port.check else { continue };
         let check = Arc::new(check.clone());
         let asked = check.port.or(port.target).unwrap_or(port.published.first);
-        for backend in mesh.serving_from_here(port) {
+        for backend in mesh.serving_from_here(port).filter(|backend| backend.programmed_weight() != Some(0)) {
             let to = SocketAddr::new(backend.address, asked);
             targets.push(((port.mark(), backend.address), Target { check: check.clone(), to }));
         }

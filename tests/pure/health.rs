@@ -80,6 +80,9 @@ fn every_backend_that_may_serve_is_asked_where_it_serves_or_where_it_is_said() {
     mesh.services[0].ports[0].backends[0].state = meshd::mesh::BackendState::Disabled;
     mesh.services[0].ports[0].check = Some(Check { port: Some(81), ..check });
     assert_eq!(asked(&mesh), ["10.255.0.34:81", "[fd00:255::33]:81"]);
+    // One that is drained may close its port, and those who are with it stay.
+    mesh.services[0].ports[0].backends[1].state = meshd::mesh::BackendState::Drain;
+    assert_eq!(asked(&mesh), ["[fd00:255::33]:81"]);
 }
 
 proptest! {
