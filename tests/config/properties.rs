@@ -207,7 +207,8 @@ prop_compose! {
         (v4, v6) in endpoints(),
         namespace in "[A-Za-z0-9_ \"'#]{1,60}\\.[a-zé]{1,9}",
         (vni, port, mtu) in (1..=0xff_ffffu32, 1..10_000u16, prop::option::of(1280..=65535u32)),
-        encryption in prop::option::of(10_000..=65535u16),
+        // Below all published ports, as the tunnel's is.
+        encryption in prop::option::of(1..10_000u16),
         bridge in "[!-$&-.0-9;-~]{1,12}[a-z]x",
         (subnet, subnet6) in (12..=30u8, 64..=126u8),
         open_forward: bool,
@@ -220,7 +221,7 @@ prop_compose! {
             control: Control { socket: socket.into(), group },
             ingress: Ingress {
                 v4: Some(v4), v6: Some(v6), namespace, vni, port, mtu,
-                encryption: encryption.filter(|_| address.is_some()).map(|port| Encryption { port }),
+                encryption: encryption.filter(|own| address.is_some() && *own != port).map(|port| Encryption { port }),
             },
             gateway: Gateway {
                 bridge,
