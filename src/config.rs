@@ -146,16 +146,21 @@ impl Config {
         state_dir.ok_or_else(|| findings.into_errors())
     }
 
+    /// This node's name; the host's if the configuration gives none.
+    pub fn node_name<'a>(&'a self, host_name: &'a str) -> &'a str {
+        self.node.name.as_deref().unwrap_or(host_name)
+    }
+
     /// The public key that the list of peers has for this node itself.
     pub fn listed_key(&self, host_name: &str) -> Option<PublicKey> {
-        let name = self.node.name.as_deref().unwrap_or(host_name);
+        let name = self.node_name(host_name);
         self.own_key.or_else(|| self.peers.iter().find(|peer| peer.name == name)?.key)
     }
 
     /// What this node has to do, but for its key. `host_name` is its name if the configuration gives none.
     pub fn mesh(&self, host_name: &str) -> Mesh {
         Mesh {
-            node: self.node.name.as_deref().unwrap_or(host_name).to_owned(),
+            node: self.node_name(host_name).to_owned(),
             address: self.node.address,
             key: None,
             ingress: self.ingress.clone(),

@@ -10,7 +10,7 @@ pub mod state;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::mesh::{Check, Mark, Mesh};
+use crate::mesh::{Check, Mark, Mesh, PortRange};
 
 /// One backend of one published port.
 pub type Key = (Mark, IpAddr);
@@ -22,17 +22,27 @@ pub struct Target {
     pub to: SocketAddr,
 }
 
+/// A backend that is checked, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked<'m> {
+    pub service: &'m str,
+    pub port: PortRange,
+    pub target: Target,
+}
+
 /// All backends of a mesh that are checked from this node. Not those that get no new clients anyway: one that is drained may
 /// close its port, and those who are with it stay.
-pub fn targets(mesh: &Mesh) -> Vec<(Key, Target)> {
+pub fn targets(mesh: &Mesh) -> Vec<(Key, Checked<'_>)> {
     let mut targets = Vec::new();
-    for port in mesh.ports() {
+    let ports = mesh.services.iter().flat_map(|service| service.ports.iter().map(|port| (service.name.as_str(), port)));
+    for (service, port) in ports {
         let Some(check) = &port.check else { continue };
         let check = Arc::new(check.clone());
         let asked = check.port.or(port.target).unwrap_or(port.published.first);
         for backend in mesh.serving_from_here(port).filter(|backend| backend.programmed_weight() != Some(0)) {
             let to = SocketAddr::new(backend.address, asked);
-            targets.push(((port.mark(), backend.address), Target { check: check.clone(), to }));
+            let target = Target { check: check.clone(), to };
+            targets.push(((port.mark(), backend.address), Checked { service, port: port.published, target }));
         }
     }
     targets

@@ -340,7 +340,7 @@ impl Sources {
             }
         }
         agrees(&config, &self.host_name, self.key)?;
-        let mesh = Mesh { key: self.key, ..merged(&config, &self.host_name, admitted.values().cloned()) };
+        let mesh = merged(&config, &self.host_name, self.key, admitted.values().cloned());
         Ok(Candidate { config, mesh, admitted, aside, taken })
     }
 
@@ -391,13 +391,13 @@ impl Sources {
     }
 
     fn mesh(&self) -> Mesh {
-        Mesh { key: self.key, ..merged(&self.config, &self.host_name, self.of_socket.values().cloned()) }
+        merged(&self.config, &self.host_name, self.key, self.of_socket.values().cloned())
     }
 }
 
 /// What the list of peers says of this node's own key is what the other nodes go by.
 fn agrees(config: &Config, host_name: &str, key: Option<PublicKey>) -> Result<(), String> {
-    let name = config.node.name.as_deref().unwrap_or(host_name);
+    let name = config.node_name(host_name);
     let twin = config.peers.iter().find(|peer| key.is_some() && peer.key == key && peer.name != name);
     if let Some(twin) = twin {
         return Err(format!(
@@ -423,7 +423,7 @@ pub fn peek(config: &Config, host_name: &str, key: Option<PublicKey>) -> Result<
     let mut kept = Store::peek(&config.node.state_dir)?;
     taken(config, &mut kept);
     let (fitting, _) = fitting(config, kept);
-    Ok(Mesh { key, ..merged(config, host_name, fitting.into_values()) })
+    Ok(merged(config, host_name, key, fitting.into_values()))
 }
 
 fn refuse(misfits: &[Misfit]) -> Problem {

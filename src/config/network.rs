@@ -86,13 +86,7 @@ pub(super) fn ingress(root: &Section<'_>, reachable: bool, by_v6: bool) -> Optio
     let v6 = section.has("subnet6");
     let port = section.number("port", "a port", 1..=65535).map_or(DEFAULT_PORT, |port| port.value);
     let encryption = encryption(&section, port, reachable);
-    // Inside WireGuard the tunnel's own packets are IPv6, with 70 bytes around each of the overlay's.
-    let (least, kind) = if encryption.is_some() && by_v6 {
-        (least_mtu(v6).0.max(least_mtu(true).0 - 70), "with [node] `address` IPv6 and encryption a number of bytes")
-    } else {
-        least_mtu(v6)
-    };
-    let kind = if v6 { least_mtu(true).1 } else { kind };
+    let (least, kind) = least_mtu(v6, encryption.is_some() && by_v6);
     let ingress = Ingress {
         v4: endpoints.iter().find_map(endpoint4),
         v6: endpoints.iter().find_map(endpoint6),
@@ -126,9 +120,14 @@ fn encryption(section: &Section<'_>, tunnel: u16, reachable: bool) -> Option<Enc
     Some(Encryption { port: port.map_or(DEFAULT_WIREGUARD_PORT, |port| port.value) })
 }
 
-/// What every link must carry in one piece (RFC 8200; for IPv4 what every host must accept, RFC 791).
-fn least_mtu(v6: bool) -> (i64, &'static str) {
-    if v6 { (1280, "with IPv6 a number of bytes") } else { (576, "a number of bytes") }
+/// What every link must carry in one piece (RFC 8200; for IPv4 what every host must accept, RFC 791). `inside_v6`: inside
+/// WireGuard the tunnel's own packets are IPv6, with 70 bytes around each of the overlay's.
+fn least_mtu(v6: bool, inside_v6: bool) -> (i64, &'static str) {
+    match (v6, inside_v6) {
+        (true, _) => (1280, "with IPv6 a number of bytes"),
+        (false, true) => (1280 - 70, "with [node] `address` IPv6 and encryption a number of bytes"),
+        (false, false) => (576, "a number of bytes"),
+    }
 }
 
 /// As [`ingress`].

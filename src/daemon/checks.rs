@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use crate::control::protocol::{Event, PortName};
 use crate::health::runner::{self, Asked, News, Targets};
 use crate::health::state::{Change, Standing};
-use crate::health::{Key, Target, targets};
+use crate::health::{Checked, Key, Target, targets};
 use crate::kernel::Kernel;
 use crate::mesh::{Mesh, PortRange};
 use crate::metrics::{self, Metrics};
@@ -57,38 +57,34 @@ impl Checks {
 
     /// What the kernel is to hold: the mesh, without those that cannot serve.
     ///
-    /// `there`: whom the kernel has already; asked once, at the start. They were well when whoever was here before us ended,
-    /// and are until they prove otherwise.
+    /// `there`: whom the kernel has already; asked once, at the start, if anyone is checked. They were well when whoever was
+    /// here before us ended, and are until they prove otherwise.
     pub fn effective(&mut self, mesh: &Arc<Mesh>, there: impl FnOnce() -> BTreeSet<Key>) -> Arc<Mesh> {
         if !self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, mesh)) {
-            let there = if self.of.is_none() { there() } else { BTreeSet::new() };
-            self.follow(mesh, &there);
+            self.follow(mesh, there);
         }
         self.effective.get_or_insert_with(|| effective(mesh, &self.known)).clone()
     }
 
-    fn follow(&mut self, mesh: &Arc<Mesh>, there: &BTreeSet<Key>) {
+    fn follow(&mut self, mesh: &Arc<Mesh>, there: impl FnOnce() -> BTreeSet<Key>) {
         let targets = targets(mesh);
-        let owners = mesh.names();
-        let ports: BTreeMap<_, _> = mesh.ports().map(|port| (port.mark(), port.published)).collect();
         // Who had clients without being asked has them until it proves unwell.
-        let trusted: BTreeSet<Key> = self.of.as_deref().map(unchecked).unwrap_or_default();
+        let trusted = match &self.of {
+            _ if targets.is_empty() => BTreeSet::new(),
+            Some(before) => unchecked(before),
+            None => there(),
+        };
         let mut known = BTreeMap::new();
-        for (key, target) in targets {
-            let up = there.contains(&key) || trusted.contains(&key) || target.check.start_up;
-            let (Some(port), Some(service)) = (ports.get(&key.0), owners.get(&key.0)) else { continue };
-            let before = self.known.remove(&key).unwrap_or_else(|| {
+        for (key, Checked { service, port, target }) in targets {
+            let before = self.known.remove(&key).map(|known| (known.incarnation, known.standing, known.reason));
+            let (incarnation, standing, reason) = before.unwrap_or_else(|| {
                 self.incarnation += 1;
-                Known {
-                    service: String::new(),
-                    port: *port,
-                    target: target.clone(),
-                    incarnation: self.incarnation,
-                    standing: if up { Standing::Up } else { Standing::Starting },
-                    reason: "not asked yet".to_owned(),
-                }
+                let up = trusted.contains(&key) || target.check.start_up;
+                let standing = if up { Standing::Up } else { Standing::Starting };
+                (self.incarnation, standing, "not asked yet".to_owned())
             });
-            known.insert(key, Known { service: (*service).to_owned(), port: *port, target, ..before });
+            let service = service.to_owned();
+            known.insert(key, Known { service, port, target, incarnation, standing, reason });
         }
         self.known = known;
         self.of = Some(mesh.clone());

@@ -66,7 +66,7 @@ impl Loop {
         let wanted = watched.wanted.borrow_and_update().clone();
         preflight::warn(&mut self.kernel, &wanted.mesh);
         self.look(&wanted);
-        let mut ready = self.is_ready(started);
+        let mut ready = self.tell_if_ready(started);
         // A full queue has news enough in it.
         let tell = move || !matches!(sender.try_send(Event::Changed), Err(TrySendError::Closed(_)));
         if let Err(error) = self.kernel.watch(tell) {
@@ -95,7 +95,7 @@ impl Loop {
             if !self.handle(event, &mut watched, &mut pace) {
                 return self.stop();
             }
-            ready = ready || self.is_ready(started);
+            ready = ready || self.tell_if_ready(started);
             // And however often something else is wanted: one of each has its turn.
             for event in [watched.events.try_recv().ok(), watched.questions.try_recv().ok().map(Event::Asked)] {
                 if event.is_some_and(|event| !self.handle(event, &mut watched, &mut pace)) {
@@ -107,7 +107,7 @@ impl Loop {
 
     /// Whether every port answers that will, as far as is known: then whoever waits is told. Who has just come is asked first,
     /// but not waited for without end.
-    fn is_ready(&self, started: Instant) -> bool {
+    fn tell_if_ready(&self, started: Instant) -> bool {
         let ready = !self.checks.are_open() || started.elapsed() >= FIRST_ANSWERS;
         if ready {
             notify(&[NotifyState::Ready]);
@@ -120,9 +120,6 @@ impl Loop {
         match event {
             Event::Check | Event::Wanted => {
                 let wanted = watched.wanted.borrow_and_update().clone();
-                if !Arc::ptr_eq(&self.config, &wanted.config) {
-                    preflight::warn(&mut self.kernel, &wanted.mesh);
-                }
                 self.look(&wanted);
                 pace.looked(Instant::now());
             }
@@ -159,6 +156,7 @@ impl Loop {
         true
     }
 
+    /// As [`look_again`](Loop::look_again), in its turn.
     fn look(&mut self, wanted: &Wanted) {
         self.look_again(wanted, false);
     }
@@ -167,7 +165,10 @@ impl Loop {
     /// checks, so what is to be done is no one's fault.
     fn look_again(&mut self, wanted: &Wanted, turned: bool) {
         let Wanted { generation, config, mesh } = wanted;
-        self.config = config.clone();
+        if !Arc::ptr_eq(&self.config, config) {
+            preflight::warn(&mut self.kernel, mesh);
+            self.config = config.clone();
+        }
         let before = self.looked.borrow().clone();
         let asked = before.generation != *generation || turned;
         let effective = self.effective(mesh);

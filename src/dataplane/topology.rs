@@ -106,16 +106,16 @@ fn gateway(mesh: &Mesh, objects: &mut Objects) {
     for (bridge_ip, sandbox_ip) in addresses {
         objects.addresses.insert(Address { link: bridge.clone(), ip: bridge_ip });
         objects.addresses.insert(Address { link: inner.clone(), ip: sandbox_ip });
-        let everything: IpAddr = match bridge_ip {
-            IpNetwork::V4(_) => IpAddr::V4(0.into()),
-            IpNetwork::V6(_) => IpAddr::V6(0.into()),
-        };
-        objects.routes.insert(Route {
-            link: inner.clone(),
-            destination: IpNetwork::new(everything, 0).unwrap_or(bridge_ip),
-            gateway: Some(bridge_ip.ip()),
-        });
+        let gateway = bridge_ip.ip();
+        objects.routes.insert(Route { link: inner.clone(), destination: everything(gateway), gateway: Some(gateway) });
     }
+}
+
+/// The default route's destination, in that address's family.
+pub(super) fn everything(family: IpAddr) -> IpNetwork {
+    let any: IpAddr = if family.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    // 0 is a prefix length of both families.
+    IpNetwork::new(any, 0).unwrap_or(any.into())
 }
 
 /// The bridge and the tunnel of the overlay, and the sandbox's leg on it.

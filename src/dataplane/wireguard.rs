@@ -4,16 +4,14 @@
 //! has outside, so the tunnel is the same with and without it; what leads there is this link alone.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
-
-use ipnetwork::IpNetwork;
+use std::net::SocketAddr;
 
 use crate::mesh::{Encryption, Mesh, Peer};
 use crate::objects::{
     Address, LinkId, LinkKind, Mac, Netns, Objects, Route, Surroundings, WIREGUARD, Wireguard, WireguardPeer,
 };
 
-use super::topology::{OVERLAY_BRIDGE, link, overlay_mtu, vxlan_overhead};
+use super::topology::{OVERLAY_BRIDGE, everything, link, overlay_mtu, vxlan_overhead};
 
 /// Seconds. A node that lost its keys, or was away, is heard of at once, not when it next has something to send; and a
 /// firewall between remembers the way.
@@ -27,9 +25,7 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Obje
     let mtu = overlay_mtu(mesh, surroundings) + vxlan_overhead(mesh);
     objects.links.insert(id.clone(), link(LinkKind::Wireguard, Mac([0; 6]), mtu));
     objects.addresses.insert(Address { link: id.clone(), ip: address.into() });
-    let everything: IpAddr = if address.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
-    let destination = IpNetwork::new(everything, 0).unwrap_or(address.into());
-    objects.routes.insert(Route { link: id, destination, gateway: None });
+    objects.routes.insert(Route { link: id, destination: everything(address), gateway: None });
 
     if address.is_ipv6() {
         // A router's advertisement from some backend would be a way to the peers that is better than ours, and in the

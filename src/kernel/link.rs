@@ -134,18 +134,21 @@ impl Links {
                 self.send(verb, id, id.netns, &[pair, tag(&id.name)])?;
                 self.send(verb, peer, peer.netns, &[tag(&peer.name)])
             }
-            // It is the namespace of the socket that asks by which the tunnel's packets leave.
             LinkKind::Vxlan { vni, port, local, underlay } => {
                 let tunnel = make::vxlan(id, link, (*vni, *port, *local), self.file(id.netns)?);
-                self.send(verb, id, *underlay, &[tunnel])?;
-                self.send(verb, id, id.netns, &[tag(&id.name)])
+                self.add_tunnel(id, *underlay, tunnel)
             }
             LinkKind::Wireguard => {
                 let tunnel = make::wireguard(id, link, self.file(id.netns)?);
-                self.send(verb, id, Netns::Host, &[tunnel])?;
-                self.send(verb, id, id.netns, &[tag(&id.name)])
+                self.add_tunnel(id, Netns::Host, tunnel)
             }
         }
+    }
+
+    /// It is the namespace of the socket that asks by which a tunnel's packets leave.
+    fn add_tunnel(&mut self, id: &LinkId, underlay: Netns, tunnel: Request) -> Result<()> {
+        self.send("add link", id, underlay, &[tunnel])?;
+        self.send("add link", id, id.netns, &[tag(&id.name)])
     }
 
     /// Sets all that can be set on a device that exists.

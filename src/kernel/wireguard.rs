@@ -189,7 +189,7 @@ fn write_peer(writer: &mut Writer, key: PublicKey, peer: &WireguardPeer) {
         for network in &peer.allowed {
             writer.nested(0, |writer| {
                 writer.u16(ALLOWED_FAMILY, if network.is_ipv4() { AF_INET } else { AF_INET6 });
-                writer.bytes(ALLOWED_ADDRESS, &octets(network.ip()));
+                writer.ip(ALLOWED_ADDRESS, network.ip());
                 writer.u8(ALLOWED_PREFIX, network.prefix());
             });
         }

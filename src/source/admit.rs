@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::kept::Kept;
 use crate::config::{Config, Misfit, judge};
 use crate::control::protocol::Fault;
-use crate::mesh::{Mesh, Service};
+use crate::mesh::{Mesh, PublicKey, Service};
 
 /// A service of the socket: as it was written, and what that means.
 #[derive(Clone, Debug)]
@@ -72,8 +72,14 @@ pub(super) fn admit(
     Ok(kept.into_iter().zip(judged).map(|((name, kept), service)| (name, Declared { kept, service })).collect())
 }
 
-pub(super) fn merged(config: &Config, host_name: &str, declared: impl Iterator<Item = Declared>) -> Mesh {
-    let mut mesh = config.mesh(host_name);
+/// The mesh of a configuration, of this node's own key where it encrypts, and of the socket's services.
+pub(super) fn merged(
+    config: &Config,
+    host_name: &str,
+    key: Option<PublicKey>,
+    declared: impl Iterator<Item = Declared>,
+) -> Mesh {
+    let mut mesh = Mesh { key, ..config.mesh(host_name) };
     mesh.services.extend(declared.map(|declared| declared.service));
     mesh
 }

@@ -74,8 +74,9 @@ fn every_backend_that_may_serve_is_asked_where_it_serves_or_where_it_is_said() {
     let mut mesh = kafka();
     assert_eq!(meshd::health::targets(&mesh), []);
     mesh.services[0].ports[0].check = Some(check.clone());
-    let asked =
-        |mesh: &Mesh| meshd::health::targets(mesh).iter().map(|(_, target)| target.to.to_string()).collect::<Vec<_>>();
+    let asked = |mesh: &Mesh| {
+        meshd::health::targets(mesh).iter().map(|(_, checked)| checked.target.to.to_string()).collect::<Vec<_>>()
+    };
     assert_eq!(asked(&mesh), ["10.255.0.33:9092", "10.255.0.34:9092", "[fd00:255::33]:9092"]);
     mesh.services[0].ports[0].backends[0].state = meshd::mesh::BackendState::Disabled;
     mesh.services[0].ports[0].check = Some(Check { port: Some(81), ..check });
