@@ -9,7 +9,7 @@ target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 help:
 	@echo 'make demo    build, and show the mesh at work'
 	@echo 'make test    run the checks and all tests (in a VM if this kernel has no IPVS)'
-	@echo 'make soak    the same, every test on every kernel, and ten minutes of fuzzing'
+	@echo 'make soak    the same, every test on every kernel, with 100,000 requests, and ten minutes of fuzzing'
 	@echo 'make check   formatting, lints and the tests that need no kernel'
 	@echo 'make build   build the release binary'
 	@echo 'make install install what was built (DESTDIR, PREFIX=/usr); make uninstall removes it'
@@ -36,7 +36,7 @@ test: deps
 	@scripts/test
 
 soak: deps
-	@scripts/test --all
+	@MESHD_REQUESTS=100000 scripts/test --all
 	@scripts/fuzz 300
 
 check:
@@ -52,6 +52,9 @@ demo: deps build
 		echo 'No usable IPVS in this kernel: the demo runs in a VM (tests/vm/run).'; \
 		tests/vm/run -- scripts/demo; \
 	fi
+
+# Beside keepalived, on the same script (bench/keepalived says what is compared).
+bench-keepalived: deps build ; @MESHD_BIN_DIR=$(target)/release bench/keepalived
 
 clean:
 	cargo clean

@@ -17,6 +17,7 @@ mod network;
 mod peers;
 mod reader;
 mod services;
+mod spread;
 mod syntax;
 mod way;
 
@@ -33,7 +34,7 @@ use reader::Section;
 use services::{LONGEST_TIMEOUT, Sites};
 
 pub use beside::{Misfit, judge};
-pub use check::written as written_duration;
+pub use check::{TYPES as CHECK_TYPES, keys_of as check_keys, written as written_duration};
 pub use error::{Error, Errors};
 pub use nearest::nearest;
 

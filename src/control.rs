@@ -132,6 +132,8 @@ pub struct Looked {
     pub repaired: u64,
     /// Of each backend that is checked and not up, a line.
     pub unwell: Arc<Vec<String>>,
+    /// Backends that get no new clients and have some still, each with what is known of it.
+    pub leaving: Arc<Vec<String>>,
 }
 
 impl Looked {

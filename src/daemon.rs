@@ -5,9 +5,12 @@
 
 mod checks;
 mod intent;
+mod leaving;
 mod preflight;
 mod reconcile;
+mod sharing;
 mod traffic;
+mod turns;
 mod watch_file;
 mod work;
 
@@ -15,7 +18,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use sd_notify::NotifyState;
@@ -33,14 +36,18 @@ use crate::health::runner::News;
 use crate::kernel::lock::Lock;
 use crate::kernel::surroundings::host_name;
 use crate::kernel::{Kernel, Names, ipvs, probe};
+use crate::mesh::Key;
 use crate::metrics::{self, Exposition, Metrics};
 use crate::objects::{PrivateKey, PublicKey};
 use crate::plan::Plan;
+use crate::share::{self, Health, Helped};
 use crate::source::file::Signature;
 use crate::source::{self, Sources, Wanted, key};
 use checks::Checks;
 use intent::Intent;
+use leaving::Leaving;
 use reconcile::{Reconciler, unix_time};
+use sharing::Sharing;
 use work::{Loop, Watched};
 
 /// All that can happen to the daemon.
@@ -52,6 +59,8 @@ enum Event {
     Wanted,
     /// A backend's checks say something else of it.
     Health(News),
+    /// It is time to see whether backends that leave are done.
+    Settle,
     /// The kernel told of a change that is not ours.
     Changed,
     /// Someone asks for the metrics.
@@ -71,6 +80,8 @@ const REQUESTS: usize = 1024;
 const EVENTS: usize = 1024;
 /// Namespace and bridge where no configuration names them.
 const DEFAULT_SANDBOX: &str = "ingress_sbox";
+/// Below the runtime directory: who is leaving.
+const LEAVING: &str = "leaving";
 const DEFAULT_BRIDGE: &str = "mesh_gwbridge";
 
 /// Ready to run.
@@ -127,7 +138,24 @@ pub fn dry_run(config: &Config) -> anyhow::Result<Plan> {
     if let Some(key) = key {
         kernel.encrypt(key)?;
     }
-    reconcile::plan(&mut kernel, &mesh)
+    // As if all were well: nobody is asked.
+    let mesh = Arc::new(mesh);
+    let shared = share::shares(&mesh, &Everyone, &mut Helped::new()).mesh;
+    let leaving = Leaving::new(names(Some(config)).runtime_directory().join(LEAVING));
+    reconcile::plan(&mut kernel, &leaving.preview(&mesh, &shared, |_| true))
+}
+
+/// All are well.
+struct Everyone;
+
+impl Health for Everyone {
+    fn serves(&self, _: &Key) -> bool {
+        true
+    }
+
+    fn up_for(&self, _: &Key) -> Option<Duration> {
+        None
+    }
 }
 
 /// Removes all that is ours, from whatever state.
@@ -248,6 +276,10 @@ impl Daemon {
             looked,
             told,
             checks: Checks::new(),
+            sharing: Sharing::default(),
+            leaving: Leaving::new(names(Some(&config)).runtime_directory().join(LEAVING)),
+            turned: false,
+            stale: None,
         };
         work.run(watched, sender).await
     }

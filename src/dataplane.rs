@@ -18,7 +18,7 @@ mod wireguard;
 pub use topology::{HOST_END, encapsulation, overlay_mtu};
 
 use crate::mesh::{Backend, Mesh, Port};
-use crate::objects::{Family, Objects, Surroundings};
+use crate::objects::{Family, Objects, Scheduler, Surroundings};
 
 /// All that the mesh needs on a host like that, balanced by IPVS.
 pub fn objects(mesh: &Mesh, surroundings: &Surroundings) -> Objects {
@@ -43,17 +43,20 @@ fn serves(mesh: &Mesh, port: &Port, family: Family) -> bool {
     known(mesh, port, family).next().is_some()
 }
 
-/// Whether someone is well enough to do so now. Else the port has no mark in the sandbox, where nobody listens: so the
-/// sandbox itself answers, with a reset at once, every time (IPVS would answer by ICMP, now and then).
+/// Whether someone takes new clients now. Else the port has no mark in the sandbox, where nobody listens: so the
+/// sandbox itself answers, with a reset at once, every time (IPVS would answer by ICMP, now and then). Connections that are
+/// open need no mark: IPVS knows them.
 fn answers(mesh: &Mesh, port: &Port, family: Family) -> bool {
-    serving(mesh, port, family).next().is_some()
+    serving(mesh, port, family).any(|(_, weight)| weight > 0)
 }
 
-/// The backends of that family that are in the kernel's tables, with the weight they have there.
+/// The backends of that family that are in the kernel's tables, with the weight they have there. The scheduler dh refuses those
+/// clients whose one has weight 0, and has no flag against that: there such ones are deleted.
 fn serving<'a>(mesh: &'a Mesh, port: &'a Port, family: Family) -> impl Iterator<Item = (&'a Backend, u32)> {
     let well =
         |(backend, _): &(&Backend, u32)| mesh.out.is_empty() || !mesh.out.contains(&(port.mark(), backend.address));
-    known(mesh, port, family).filter(well)
+    let rests = |weight: u32| weight == 0 && port.scheduling.scheduler == Scheduler::DestinationHash;
+    known(mesh, port, family).filter(well).filter(move |(_, weight)| !rests(*weight))
 }
 
 /// The backends of that family that may serve, with their weights.

@@ -7,13 +7,12 @@ pub mod probe;
 pub mod runner;
 pub mod state;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::mesh::{Check, Mark, Mesh, PortRange};
+use crate::mesh::{Check, Mesh, PortRange};
 
-/// One backend of one published port.
-pub type Key = (Mark, IpAddr);
+pub use crate::mesh::Key;
 
 /// Whom to ask, and what.
 #[derive(Clone, Debug, PartialEq, Eq)]

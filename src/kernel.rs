@@ -27,7 +27,8 @@ pub mod sysctl;
 pub mod watch;
 pub mod wireguard;
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -35,11 +36,12 @@ use std::path::PathBuf;
 pub use nix::errno::Errno;
 
 use crate::objects::{
-    LinkId, LinkKind, Mac, Netns, NetnsRef, Objects, Opening, PortRange, PrivateKey, PublicKey, TUNNEL_CHAIN, Timeouts,
-    VirtualKey, WIREGUARD,
+    DestinationKey, Family, LinkId, LinkKind, Mac, Netns, NetnsRef, Objects, Opening, PortRange, PrivateKey, PublicKey,
+    TUNNEL_CHAIN, Timeouts, VirtualKey, WIREGUARD,
 };
 use crate::plan::{Blocked, Step};
 use inside::Inside;
+use ipvs::connections::{self, Place};
 use ipvs::{Ipvs, ServiceCounters};
 use link::Links;
 use nft::Nft;
@@ -168,7 +170,7 @@ impl Kernel {
     /// Has `work` done in the sandbox, in place of what was done before, until `stop` is called: when the sandbox goes.
     ///
     /// # Errors
-    /// There is no sandbox, or no thread can be started.
+    /// There is no sandbox, or no thread can be started in it.
     pub fn inside(&mut self, work: impl FnOnce() + Send + 'static, stop: impl FnOnce() + Send + 'static) -> Result<()> {
         self.inside = None;
         let netns = self.links.netns(Netns::Sandbox).ok_or(Error::NoSandbox)?;
@@ -391,6 +393,37 @@ impl Kernel {
             Some(sandbox) => Ok(sandbox.ipvs.counters()?),
             None => Ok(BTreeMap::new()),
         }
+    }
+
+    /// How many open connections backends have, as far as that can be told; none while there is no sandbox.
+    pub fn open_connections(&mut self, places: &BTreeSet<Place>) -> Result<BTreeMap<Place, Option<u32>>> {
+        let Some(Sandbox { ipvs, .. }) = &mut self.sandbox else {
+            return Ok(places.iter().map(|place| (*place, Some(0))).collect());
+        };
+        let mut open = BTreeMap::new();
+        let mut unclear = Vec::new();
+        let mut asked: BTreeMap<VirtualKey, BTreeMap<DestinationKey, (u32, u32)>> = BTreeMap::new();
+        for place in places {
+            let key = VirtualKey { mark: place.published.mark(), family: Family::of(&place.address) };
+            if let Entry::Vacant(entry) = asked.entry(key) {
+                entry.insert(ipvs.connections(key)?);
+            }
+            let destination = DestinationKey { address: place.address, port: place.port.unwrap_or(0) };
+            let (active, inactive) = asked[&key].get(&destination).copied().unwrap_or_default();
+            if active == 0 && inactive > 0 {
+                unclear.push(*place);
+            } else {
+                open.insert(*place, Some(active));
+            }
+        }
+        // Inactive is what has ended and is remembered, and what is half closed, and datagrams.
+        if let (false, Some(netns)) = (unclear.is_empty(), self.links.netns(Netns::Sandbox)) {
+            let found = netns::within(netns, || connections::open(&unclear)).and_then(|found| found);
+            let found = found.map_err(Error::Enter)?;
+            let of = |place: &Place| found.as_ref().map(|found| found.get(place).copied().unwrap_or(0));
+            open.extend(unclear.iter().map(|place| (*place, of(place))));
+        }
+        Ok(open)
     }
 
     /// How full the kernel's tables are now. What cannot be read is left out.

@@ -12,14 +12,15 @@
 //! - [`dataplane`] is a pure function from a mesh to the [`objects`] that the kernel has to hold.
 //! - [`plan`] is the difference between the objects seen and those wanted, as ordered steps.
 //! - [`kernel`] observes objects and applies steps. It alone talks to the kernel.
-//! - [`health`] asks backends whether they can serve.
+//! - [`health`] asks backends whether they can serve; [`share`] makes of that who gets how
+//!   many clients, and [`drain`] gives those that leave the time they need.
 //! - [`source`] is where intent comes from, the file and the control socket; [`control`] is that socket.
 //! - [`daemon`] is the loop around all that, the only owner of a kernel; [`metrics`] tells what happened.
 //!
 //! Wanted and seen are the same type. So teardown is the difference to nothing, a dry run is a printed
 //! plan, and adopting what a crashed daemon left behind is no special case.
 //!
-//! `config`, `mesh`, `dataplane`, `objects` and `plan` are pure: no clock, no file, no socket, no log.
+//! `config`, `mesh`, `dataplane`, `drain`, `objects`, `plan` and `share` are pure: no clock, no file, no socket, no log.
 //! `tests/layers.rs` holds the house to that.
 
 #![forbid(unsafe_code)]
@@ -28,10 +29,12 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
+pub mod drain;
 pub mod health;
 pub mod kernel;
 pub mod mesh;
 pub mod metrics;
 pub mod objects;
 pub mod plan;
+pub mod share;
 pub mod source;

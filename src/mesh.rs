@@ -4,18 +4,25 @@
 //! configuration gave them to the port or to its service. It knows nothing of files, sockets or the kernel.
 
 mod check;
+mod spread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
 pub use check::{Check, DnsProbe, DnsRecord, ExecProbe, HttpProbe, Probe, Tls, UdpProbe};
 
+pub use spread::{OnEmpty, Prefer, Quorum, Spread};
+
 pub use crate::objects::{
-    Mark, NetnsRef, Network, PortRange, Protocol, PublicKey, Scheduler, SchedulerFlags, Timeouts,
+    Family, Mark, NetnsRef, Network, PortRange, Protocol, PublicKey, Scheduler, SchedulerFlags, Thresholds, Timeouts,
 };
+
+/// One backend of one published port.
+pub type Key = (Mark, IpAddr);
 
 /// Everything one node has to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +41,7 @@ pub struct Mesh {
     pub peers: Vec<Peer>,
     pub services: Vec<Service>,
     /// Who cannot serve now, whatever the operator says of them.
-    pub out: BTreeSet<(Mark, IpAddr)>,
+    pub out: BTreeSet<Key>,
 }
 
 /// Another node of the mesh.
@@ -124,6 +131,7 @@ pub struct Port {
     pub access: Access,
     /// `None`: backends are taken to be well.
     pub check: Option<Check>,
+    pub spread: Spread,
     pub backends: Vec<Backend>,
 }
 
@@ -219,7 +227,11 @@ pub struct Backend {
     pub address: IpAddr,
     /// Relative weight, 0 to 65535; 0: no new connections.
     pub weight: u32,
+    /// How many connections it may have by this node.
+    pub thresholds: Thresholds,
     pub state: BackendState,
+    /// It gets clients only while others cannot take them, see [`Quorum`].
+    pub backup: bool,
     /// The node that it is on; `None`: this one, or none of the overlay's.
     pub node: Option<String>,
     /// The network namespace that meshd attaches to the overlay, if it is meshd who does it: the meshd of its node.
@@ -260,7 +272,15 @@ impl Backend {
     }
 }
 
+/// The usual time for connections to end by themselves.
+const USUAL_DRAIN: Duration = Duration::from_secs(30);
+
 impl Port {
+    /// How long one that gets no new clients any more may keep those that it has.
+    pub fn grace(&self) -> Duration {
+        self.spread.drain.unwrap_or(USUAL_DRAIN)
+    }
+
     /// The firewall mark of this port: the same on every node and after every restart.
     pub fn mark(&self) -> Mark {
         self.published.mark()
@@ -285,13 +305,33 @@ impl Mesh {
 
     /// A port's backends that this node sends clients to, if they are well and the operator lets them.
     pub fn serving_from_here<'a>(&'a self, port: &'a Port) -> impl Iterator<Item = &'a Backend> {
-        let here = port.backends.iter().filter(|backend| port.mode == Mode::Ingress || !self.is_elsewhere(backend));
+        let here = port.backends.iter().filter(|backend| self.sends_to(port, backend));
         here.filter(|backend| backend.programmed_weight().is_some())
+    }
+
+    /// Whether clients that come by this node may go to that backend of the port.
+    pub fn sends_to(&self, port: &Port, backend: &Backend) -> bool {
+        port.mode == Mode::Ingress || !self.is_elsewhere(backend)
+    }
+
+    /// Whether a backend is on this node, for all that is known.
+    pub fn is_local(&self, backend: &Backend) -> bool {
+        let on_overlay = match backend.address {
+            IpAddr::V4(ip) => self.ingress.v4.is_some_and(|v4| v4.subnet.contains(ip)),
+            IpAddr::V6(ip) => self.ingress.v6.is_some_and(|v6| v6.subnet.contains(ip)),
+        };
+        on_overlay && !self.is_elsewhere(backend)
     }
 
     /// The peers but for this node itself, which may be listed by the name that its host has.
     pub fn other_nodes(&self) -> impl Iterator<Item = &Peer> {
         self.peers.iter().filter(|peer| peer.name != self.node)
+    }
+
+    /// The same, where those cannot serve either.
+    pub fn without(&self, mut out: BTreeSet<Key>) -> Mesh {
+        out.extend(&self.out);
+        Mesh { out, ..self.clone() }
     }
 
     /// Which service owns which mark, for messages.

@@ -17,7 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub use ipvs::{
-    Destination, DestinationKey, Persistence, Scheduler, SchedulerFlags, Timeouts, VirtualKey, VirtualService,
+    Destination, DestinationKey, Persistence, Scheduler, SchedulerFlags, Thresholds, Timeouts, VirtualKey,
+    VirtualService,
 };
 pub use key::{NoKey, PrivateKey, PublicKey};
 pub use link::{Address, Leg, Link, LinkId, LinkKind, Route, TUNNEL, port_name};

@@ -14,6 +14,8 @@ mod peers;
 mod properties;
 #[path = "config/refused.rs"]
 mod refused;
+#[path = "config/spread.rs"]
+mod spread;
 #[path = "config/way.rs"]
 mod way;
 
@@ -22,7 +24,7 @@ use std::net::IpAddr;
 use meshd::config::{Config, Control, Metrics, Node, OnStop};
 use meshd::mesh::{
     Access, Backend, BackendState, ClientAddress, Encryption, Endpoint4, Endpoint6, Gateway, Ingress, Mode, NetnsRef,
-    Peer, Port, PortRange, Protocol, Scheduler, SchedulerFlags, Scheduling, Service, Timeouts,
+    Peer, Port, PortRange, Protocol, Scheduler, SchedulerFlags, Scheduling, Service, Spread, Thresholds, Timeouts,
 };
 
 const SERVICES: &str = include_str!("../config/services.toml");
@@ -84,7 +86,9 @@ fn named(address: &str, netns: &str) -> Backend {
     Backend {
         address: address.parse().unwrap(),
         weight: 1,
+        thresholds: Thresholds::default(),
         state: BackendState::Enabled,
+        backup: false,
         node: None,
         netns: Some(NetnsRef::Name(netns.to_owned())),
     }
@@ -140,7 +144,8 @@ fn every_key_is_read() {
               persistence_mask = "255.255.254.0", persistence_mask6 = 56, one_packet = false,
               port = [{ published = "53", protocol = "sctp" },
                       { published = 54, target = 5353, protocol = "sctp", persistence = 0 }],
-              backend = [{ address = "2001:db8::1", weight = 0, state = "drain" }] },
+              backend = [{ address = "2001:db8::1", weight = 0, state = "drain", upper_threshold = 1000,
+                           lower_threshold = 700 }] },
         ]
         [[peer]]
         name = "node-2"
@@ -233,12 +238,15 @@ fn every_key_is_read() {
                     client_address: ClientAddress::Snat,
                     mode: Mode::Ingress,
                     check: None,
+                    spread: Spread::default(),
                     access: Access::default(),
                     backends: vec![Backend {
                         address: "2001:db8::1".parse().unwrap(),
                         weight: 0,
+                        thresholds: Thresholds { upper: 1000, lower: 700 },
                         state: BackendState::Drain,
                         node: None,
+                        backup: false,
                         netns: None,
                     }],
                 })
@@ -264,6 +272,7 @@ fn the_example_means_what_its_comments_say() {
         client_address: ClientAddress::Snat,
         mode: Mode::Ingress,
         check: None,
+        spread: Spread::default(),
         access: Access::default(),
         backends,
     };
@@ -302,6 +311,7 @@ fn the_example_means_what_its_comments_say() {
     // Its check is that of all defaults.
     let check = good(&text("[[service]]\nname = 'a'\ncheck = { type = 'tcp' }\nport = [{ published = 1 }]\n"));
     expected.services[0].ports[0].check.clone_from(&check.services[0].ports[0].check);
+    expected.services[0].ports[0].spread.drain = Some(std::time::Duration::from_secs(30));
     assert!(expected.services[0].ports[0].check.is_some());
     assert_eq!(good(SERVICES), expected);
 }
@@ -343,12 +353,15 @@ fn the_minimal_example_publishes_one_port() {
         client_address: ClientAddress::Snat,
         mode: Mode::Ingress,
         check: None,
+        spread: Spread::default(),
         access: Access::default(),
         backends: vec![Backend {
             address: "10.255.0.41".parse().unwrap(),
             weight: 1,
+            thresholds: Thresholds::default(),
             state: BackendState::Enabled,
             node: None,
+            backup: false,
             netns: None,
         }],
     };

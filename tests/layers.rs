@@ -6,10 +6,12 @@ use std::path::Path;
 
 /// What the parts that know nothing of the world may name of this crate. `kernel` is not pure; it is kept from
 /// knowing what a mesh is.
-const KNOWS: [(&str, &[&str]); 9] = [
+const KNOWS: [(&str, &[&str]); 11] = [
     ("config", &["config", "mesh", "objects"]),
     ("mesh", &["mesh", "objects"]),
     ("dataplane", &["dataplane", "mesh", "objects"]),
+    ("drain", &["drain", "mesh"]),
+    ("share", &["share", "mesh"]),
     ("objects", &["objects"]),
     ("plan", &["plan", "objects"]),
     ("kernel", &["kernel", "objects", "plan"]),
@@ -17,7 +19,7 @@ const KNOWS: [(&str, &[&str]); 9] = [
     ("source", &["source", "config", "mesh", "objects", "control::protocol", "kernel::lock"]),
     ("control", &["control", "source", "mesh", "objects", "metrics", "kernel::peer"]),
 ];
-const PURE: [&str; 5] = ["config", "mesh", "dataplane", "objects", "plan"];
+const PURE: [&str; 7] = ["config", "mesh", "dataplane", "drain", "objects", "plan", "share"];
 /// What only the kernel part may name.
 const KERNELS_OWN: [&str; 8] = [
     "nix",

@@ -10,7 +10,7 @@ use crate::mesh::{Check, DnsProbe, DnsRecord, ExecProbe, HttpProbe, Probe, Tls, 
 use super::error::At;
 use super::reader::{Section, choice, integer, literal, quoted};
 
-const TYPES: [&str; 7] = ["tcp", "http", "https", "udp", "dns", "exec", "none"];
+pub const TYPES: [&str; 7] = ["tcp", "http", "https", "udp", "dns", "exec", "none"];
 /// Of every check.
 const COMMON: [&str; 7] = ["type", "interval", "timeout", "rise", "fall", "start", "port"];
 const HTTP: [&str; 4] = ["path", "host", "status", "body"];
@@ -89,9 +89,11 @@ impl CheckRead {
     }
 }
 
-/// Reports the keys of other types.
-fn only_of_its_type(check: &Section<'_>, kind: &str, all: &[&str]) {
+/// The keys of a check of that type.
+pub fn keys_of(kind: &str) -> Vec<&'static str> {
     let own: Vec<&str> = match kind {
+        // It says that there is no check.
+        "none" => return vec!["type"],
         "http" => HTTP.to_vec(),
         "https" => [&HTTP[..], &HTTPS].concat(),
         "udp" => UDP.to_vec(),
@@ -99,7 +101,12 @@ fn only_of_its_type(check: &Section<'_>, kind: &str, all: &[&str]) {
         "exec" => EXEC.to_vec(),
         _ => Vec::new(),
     };
-    let known = [&COMMON[..], &own].concat();
+    [&COMMON[..], &own].concat()
+}
+
+/// Reports the keys of other types.
+fn only_of_its_type(check: &Section<'_>, kind: &str, all: &[&str]) {
+    let known = keys_of(kind);
     for key in all.iter().filter(|key| !known.contains(key)) {
         if let Some(at) = check.place(key) {
             let known = known.join(", ");
@@ -217,6 +224,9 @@ pub(super) fn duration(value: &DeValue<'_>) -> Option<Duration> {
 /// In the largest unit that it is whole in.
 pub fn written(duration: Duration) -> String {
     let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if milliseconds == 0 {
+        return "0s".to_owned();
+    }
     let whole = |(_, unit): &&(&str, u64)| milliseconds % unit == 0 && milliseconds >= *unit;
     let (name, unit) = UNITS.iter().rev().find(whole).unwrap_or(&UNITS[0]);
     format!("{}{name}", milliseconds / unit)

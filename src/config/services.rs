@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use toml::de::DeValue;
 
-use crate::mesh::{Access, Backend, BackendState, Port, Scheduling, Service};
+use crate::mesh::{Access, Backend, BackendState, Port, Scheduling, Service, Thresholds};
 use crate::objects::{Family, NetnsRef, PortRange, Protocol, Scheduler, SchedulerFlags};
 
 use super::access;
@@ -15,6 +15,7 @@ use super::error::At;
 use super::network::{is_file_name, unreachable};
 use super::peers::Nodes;
 use super::reader::{Section, choice, integer, literal, quoted};
+use super::spread::{self, SpreadRead};
 use super::way::{self, Way};
 
 pub(super) const SERVICE: &[&str] = &[
@@ -31,6 +32,12 @@ pub(super) const SERVICE: &[&str] = &[
     "allow",
     "deny",
     "check",
+    "prefer",
+    "slow_start",
+    "drain",
+    "quorum",
+    "hysteresis",
+    "on_empty",
     "port",
     "backend",
 ];
@@ -50,14 +57,23 @@ const PORT: &[&str] = &[
     "allow",
     "deny",
     "check",
+    "prefer",
+    "slow_start",
+    "drain",
+    "quorum",
+    "hysteresis",
+    "on_empty",
     "backend",
 ];
-const BACKEND: &[&str] = &["address", "weight", "state", "node", "netns"];
+const BACKEND: &[&str] =
+    &["address", "weight", "upper_threshold", "lower_threshold", "state", "backup", "node", "netns"];
 
 /// The kernel multiplies seconds by its ticks, up to 1000 of them, in 32 bits.
 pub(super) const LONGEST_TIMEOUT: i64 = 2_147_483;
 /// ipvsadm's limit.
 const GREATEST_WEIGHT: i64 = 65535;
+/// The kernel multiplies by three, in 32 bits.
+const GREATEST_THRESHOLD: i64 = u32::MAX as i64 / 3;
 /// The kernel's `PID_MAX_LIMIT` on 64-bit machines.
 const GREATEST_PID: i64 = 1 << 22;
 
@@ -105,6 +121,7 @@ fn service(section: &Section<'_>, sites: &mut Sites) -> Service {
     let way = way::read(section, None);
     let access = access::read(section, None);
     let check = check::read(section, None);
+    let spread = spread::read(section, SpreadRead::default());
     let backends = backends(section, sites).unwrap_or_default();
 
     if section.is_empty("port") {
@@ -113,7 +130,7 @@ fn service(section: &Section<'_>, sites: &mut Sites) -> Service {
     let label = name.as_ref().map_or(String::new(), |name| name.value.clone());
     let ports = section.sections("port", "[[service.port]]", PORT).unwrap_or_default();
     let inherited =
-        Inherited { scheduling: &scheduling, way: &way, access: &access, check: &check, backends: &backends };
+        Inherited { scheduling: &scheduling, way: &way, access: &access, check: &check, spread, backends: &backends };
     let ports = ports.iter().filter_map(|section| port(section, &label, &inherited, sites)).collect();
     sites.names.extend(name);
     Service { name: label, ports }
@@ -135,6 +152,7 @@ struct Inherited<'a> {
     way: &'a Way,
     access: &'a Access,
     check: &'a CheckRead,
+    spread: SpreadRead,
     backends: &'a [Backend],
 }
 
@@ -150,6 +168,7 @@ fn port(section: &Section<'_>, service: &str, inherited: &Inherited<'_>, sites: 
     let way = way::read(section, Some(inherited.way));
     let access = access::read(section, Some(inherited.access));
     let check = check::read(section, Some(inherited.check));
+    let spread = spread::read(section, inherited.spread);
     let backends = backends(section, sites);
 
     let At { value: (first, last), at } = published?;
@@ -164,6 +183,8 @@ fn port(section: &Section<'_>, service: &str, inherited: &Inherited<'_>, sites: 
     }
     let backends = backends.unwrap_or_else(|| inherited.backends.to_vec());
     way.goes_together(section, published, &backends);
+    let check = check.of(section, !published.is_single());
+    spread.goes_together(section, scheduling.values.scheduler, check.as_ref(), &backends);
     Some(Port {
         published,
         target: published.is_single().then(|| target.map_or(first, |target| target.value)),
@@ -171,7 +192,8 @@ fn port(section: &Section<'_>, service: &str, inherited: &Inherited<'_>, sites: 
         client_address: way.client_address(),
         mode: way.mode(),
         access,
-        check: check.of(section, !published.is_single()),
+        check,
+        spread: spread.value(),
         backends,
     })
 }
@@ -351,9 +373,11 @@ fn backend(section: &Section<'_>, nodes: &Nodes) -> Option<(Backend, BackendSite
         section.lacks("address", "an IPv4 or IPv6 address");
     }
     let weight = section.number("weight", "a whole number", 0..=GREATEST_WEIGHT);
+    let thresholds = thresholds(section);
     let state = section.text("state", choice(BackendState::ALL.map(|state| quoted(state.name()))), |text| {
         BackendState::ALL.into_iter().find(|state| state.name() == text)
     });
+    let backup = section.boolean("backup");
     let node = node(section, nodes);
     let netns = netns(section);
     let address = section.text("address", "an IPv4 or IPv6 address", |text| text.parse::<IpAddr>().ok())?;
@@ -369,11 +393,31 @@ fn backend(section: &Section<'_>, nodes: &Nodes) -> Option<(Backend, BackendSite
     let backend = Backend {
         address: address.value,
         weight: weight.map_or(1, |weight| weight.value),
+        thresholds,
         state: state.map(|state| state.value).unwrap_or_default(),
+        backup: backup.is_some_and(|backup| backup.value),
         node: node.as_ref().map(|node| node.value.clone()),
         netns: netns.as_ref().map(|netns| netns.value.clone()),
     };
     Some((backend, BackendSite { address, node, netns }))
+}
+
+/// How many connections a backend may have; what the kernel would refuse is refused here, with its place.
+fn thresholds(section: &Section<'_>) -> Thresholds {
+    let read = |key| section.number::<u32>(key, "a whole number of connections", 0..=GREATEST_THRESHOLD);
+    let (upper, lower) = (read("upper_threshold"), read("lower_threshold"));
+    // Of one that is wrong nothing more is said.
+    let upper = upper.map_or((!section.has("upper_threshold")).then_some(0), |upper| Some(upper.value));
+    if let (Some(upper), Some(At { value: lower, at })) = (upper, lower.as_ref().filter(|lower| lower.value > 0)) {
+        let trouble = format!("`lower_threshold` is {lower}");
+        if upper == 0 {
+            section
+                .report(*at, format!("{trouble}, and there is no `upper_threshold`; one of {lower} or more would do"));
+        } else if *lower > upper {
+            section.report(*at, format!("{trouble}, and `upper_threshold` {upper}; at most that would do"));
+        }
+    }
+    Thresholds { upper: upper.unwrap_or_default(), lower: lower.map_or(0, |lower| lower.value) }
 }
 
 /// Another node's name; `None`: this one.

@@ -40,6 +40,8 @@ pub struct Service {
     /// Of all ports that have none of their own; default: backends are taken to be well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<Box<Check>>,
+    #[serde(flatten)]
+    pub spread: Spread,
     /// Of all ports that have none of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backend: Vec<Backend>,
@@ -147,6 +149,29 @@ pub struct Check {
     pub user: Option<String>,
 }
 
+/// Which backends get clients when.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Spread {
+    /// any (default), or local: those of this node, as long as one of them is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefer: Option<String>,
+    /// How long the weight of one that comes up rises; default "0s".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<Span>,
+    /// How long a backend that is drained or taken away may keep its connections: such as "30s" (default).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Span>,
+    /// Backups help while less of the others' weight is up, in hundredths; default 0: when nobody is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<u8>,
+    /// And until there is so much more; default 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hysteresis: Option<u8>,
+    /// What a client meets where nobody takes it: reset, drop or fallback, that is a backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_empty: Option<String>,
+}
+
 /// Seconds, or a text such as "500ms" or "1m".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
@@ -172,6 +197,8 @@ pub struct Port {
     /// This port's own; without the key, the service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<Box<Check>>,
+    #[serde(flatten)]
+    pub spread: Spread,
     /// This port's own; without the key, the service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<Vec<Backend>>,
@@ -185,9 +212,18 @@ pub struct Backend {
     /// 0 to 65535; default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
+    /// At that many connections, open and lately closed, it gets no more; default 0: no cap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upper_threshold: Option<u32>,
+    /// Below that many it gets some again; default 0: three quarters of upper_threshold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lower_threshold: Option<u32>,
     /// enabled (default), drain (no new connections) or disabled (none at all).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// Whether it gets clients only while others cannot take them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<bool>,
     /// The peer that it is on; default: this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
@@ -314,6 +350,9 @@ pub struct Status {
     /// Backends that are checked and not up, each with what it last answered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unwell: Vec<String>,
+    /// Backends that are drained, by the operator or since they were taken away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<String>,
     /// Seconds that the last look at the kernel took, with its steps.
     pub look: f64,
     /// Things that were mended since the start because someone else changed them.

@@ -130,6 +130,7 @@ async fn status(State(control): State<Control>) -> Answer<Status> {
         timeouts: looked.timeouts,
         public_key: summary.public_key,
         unwell: in_short(&looked.unwell),
+        leaving: in_short(&looked.leaving),
         look: looked.took,
         repaired: looked.repaired,
         configuration: Configuration { path: summary.path, refused: summary.refused_reload },

@@ -2,18 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::runtime;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
+use super::turns::Turn;
 use crate::control::protocol::{Event, PortName};
 use crate::health::runner::{self, Asked, News, Targets};
 use crate::health::state::{Change, Standing};
 use crate::health::{Checked, Key, Target, targets};
 use crate::kernel::Kernel;
-use crate::mesh::{Mesh, PortRange};
+use crate::mesh::{Mesh, Port, PortRange};
 use crate::metrics::{self, Metrics};
 
 pub(super) struct Checks {
@@ -25,8 +27,14 @@ pub(super) struct Checks {
     known: BTreeMap<Key, Known>,
     pub news: mpsc::UnboundedReceiver<News>,
     tell: mpsc::UnboundedSender<News>,
-    /// The mesh with those that are out, as long as neither changes.
-    effective: Option<Arc<Mesh>>,
+    /// Goes up when someone comes or goes.
+    version: u64,
+    /// Who was out when the mesh last changed.
+    was_out: BTreeSet<Key>,
+    /// What the kernel was to hold last.
+    last: Option<Arc<Mesh>>,
+    /// The last mesh, and what became of it, as long as nobody else is out.
+    effective: Option<(Arc<Mesh>, Arc<Mesh>)>,
 }
 
 /// One backend of one port that is checked.
@@ -37,6 +45,8 @@ struct Known {
     target: Target,
     incarnation: u64,
     standing: Standing,
+    /// When it came up, if it was not simply there.
+    up_since: Option<Instant>,
     /// What it last answered, when that changed something.
     reason: String,
 }
@@ -51,44 +61,78 @@ impl Checks {
             known: BTreeMap::new(),
             news,
             tell,
+            version: 0,
+            was_out: BTreeSet::new(),
+            last: None,
             effective: None,
         }
     }
 
-    /// What the kernel is to hold: the mesh, without those that cannot serve.
+    /// Without those that cannot serve.
+    pub fn without_those_out(&mut self, mesh: &Arc<Mesh>) -> Arc<Mesh> {
+        let effective = match &self.effective {
+            Some((of, effective)) if Arc::ptr_eq(of, mesh) => effective.clone(),
+            _ => {
+                let effective = effective(mesh, &self.known);
+                self.effective.insert((mesh.clone(), effective)).1.clone()
+            }
+        };
+        self.last = Some(effective.clone());
+        effective
+    }
+
+    /// Who is in the kernel's tables and not asked: by the operator's will, or since it gets no new clients.
+    fn unasked(&self) -> BTreeSet<Key> {
+        let Some(last) = &self.last else { return BTreeSet::new() };
+        let of = |port| last.serving_from_here(port).map(move |backend| (Port::mark(port), backend.address));
+        let all = last.ports().flat_map(of);
+        all.filter(|key| !last.out.contains(key) && !self.known.contains_key(key)).collect()
+    }
+
+    /// Who of that mesh would get no clients, for all that is known now.
+    pub fn preview(&self, mesh: &Mesh) -> BTreeSet<Key> {
+        let unasked = self.unasked();
+        let is_out = |(key, checked): &(Key, Checked<'_>)| match self.known.get(key) {
+            Some(known) => !known.standing.serves(),
+            None => !unasked.contains(key) && !checked.target.check.start_up,
+        };
+        targets(mesh).iter().filter(|one| is_out(one)).map(|(key, _)| *key).collect()
+    }
+
+    /// From now on those of that mesh are asked.
     ///
     /// `there`: whom the kernel has already; asked once, at the start, if anyone is checked. They were well when whoever was
     /// here before us ended, and are until they prove otherwise.
-    pub fn effective(&mut self, mesh: &Arc<Mesh>, there: impl FnOnce() -> BTreeSet<Key>) -> Arc<Mesh> {
-        if !self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, mesh)) {
-            self.follow(mesh, there);
+    pub fn follow(&mut self, mesh: &Arc<Mesh>, there: impl FnOnce() -> BTreeSet<Key>) {
+        if self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, mesh)) {
+            return;
         }
-        self.effective.get_or_insert_with(|| effective(mesh, &self.known)).clone()
-    }
-
-    fn follow(&mut self, mesh: &Arc<Mesh>, there: impl FnOnce() -> BTreeSet<Key>) {
+        self.was_out = self.out();
         let targets = targets(mesh);
-        // Who had clients without being asked has them until it proves unwell.
-        let trusted = match &self.of {
+        // Who has clients without being asked has them until it proves unwell.
+        let trusted = match &self.last {
             _ if targets.is_empty() => BTreeSet::new(),
-            Some(before) => unchecked(before),
+            Some(_) => self.unasked(),
             None => there(),
         };
         let mut known = BTreeMap::new();
         for (key, Checked { service, port, target }) in targets {
-            let before = self.known.remove(&key).map(|known| (known.incarnation, known.standing, known.reason));
-            let (incarnation, standing, reason) = before.unwrap_or_else(|| {
-                self.incarnation += 1;
-                let up = trusted.contains(&key) || target.check.start_up;
-                let standing = if up { Standing::Up } else { Standing::Starting };
-                (self.incarnation, standing, "not asked yet".to_owned())
-            });
             let service = service.to_owned();
-            known.insert(key, Known { service, port, target, incarnation, standing, reason });
+            let one = match self.known.remove(&key) {
+                Some(before) => Known { service, port, target, ..before },
+                None => {
+                    self.incarnation += 1;
+                    let up = trusted.contains(&key) || target.check.start_up;
+                    let standing = if up { Standing::Up } else { Standing::Starting };
+                    let (incarnation, reason) = (self.incarnation, "not asked yet".to_owned());
+                    Known { service, port, target, incarnation, standing, up_since: None, reason }
+                }
+            };
+            known.insert(key, one);
         }
         self.known = known;
         self.of = Some(mesh.clone());
-        self.effective = None;
+        self.come_or_gone();
         self.say();
     }
 
@@ -97,7 +141,7 @@ impl Checks {
         let asked = |known: &Known| Asked {
             target: known.target.clone(),
             incarnation: known.incarnation,
-            up: known.standing.serves(),
+            standing: known.standing,
         };
         let all = self.known.iter().map(|(key, known)| (*key, asked(known))).collect();
         self.wanted.send_replace(Arc::new(all));
@@ -134,13 +178,13 @@ impl Checks {
     }
 
     /// Takes what has changed; whether anyone serves now who did not, or the other way round.
-    pub fn take(&mut self, first: News, events: &broadcast::Sender<Event>, metrics: &Metrics) -> bool {
-        let mut changed = self.note(first, events, metrics);
+    pub fn take(&mut self, first: Option<News>, events: &broadcast::Sender<Event>, metrics: &Metrics) -> bool {
+        let mut changed = first.is_some_and(|first| self.note(first, events, metrics));
         while let Ok(news) = self.news.try_recv() {
             changed |= self.note(news, events, metrics);
         }
         if changed {
-            self.effective = None;
+            self.come_or_gone();
         }
         changed
     }
@@ -156,26 +200,46 @@ impl Checks {
         let Some(known) = self.known.get_mut(&key).filter(|known| known.incarnation == incarnation) else {
             return false;
         };
-        let (service, port, backend) = (known.service.clone(), PortName(known.port).to_string(), key.1.to_string());
-        if to.serves() {
-            info!(service, port, backend, "backend is {}, after {}: {reason}", to.name(), from.name());
-        } else {
-            warn!(service, port, backend, "backend is {}, after {}: {reason}", to.name(), from.name());
-        }
-        metrics.health_changes.with_label_values(&[to.name()]).inc();
-        // There may be no one.
-        let told = Event::Health {
-            service,
-            port,
-            backend,
-            from: from.name().into(),
-            to: to.name().into(),
-            reason: reason.clone(),
-        };
-        drop(events.send(told));
+        let (service, port, backend) = (&known.service, known.port, key.1);
+        let turn =
+            Turn { service, port, backend, from: from.name(), to: to.name(), reason: &reason, bad: !to.serves() };
+        turn.tell(events, metrics);
         let before = known.standing.serves();
+        if before != to.serves() {
+            known.up_since = to.serves().then(Instant::now);
+        }
         (known.standing, known.reason) = (to, reason);
         before != to.serves()
+    }
+
+    /// Whether it gets clients, if the operator lets it.
+    pub fn serves(&self, key: &Key) -> bool {
+        self.known.get(key).is_none_or(|known| known.standing.serves())
+    }
+
+    /// How long it has been up, if it was not simply there.
+    pub fn up_for(&self, key: &Key) -> Option<Duration> {
+        Some(self.known.get(key)?.up_since?.elapsed())
+    }
+
+    /// Whether it got none when the mesh last changed.
+    pub fn was_out(&self, key: &Key) -> bool {
+        self.was_out.contains(key)
+    }
+
+    /// Another one whenever someone else gets clients.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn come_or_gone(&mut self) {
+        self.version += 1;
+        self.effective = None;
+    }
+
+    /// Those who get none.
+    pub fn out(&self) -> BTreeSet<Key> {
+        out(&self.known)
     }
 
     /// Whether some have not been heard of yet.
@@ -205,16 +269,14 @@ impl Checks {
     }
 }
 
-/// Backends that serve without being asked.
-fn unchecked(mesh: &Mesh) -> BTreeSet<Key> {
-    let ports = mesh.ports().filter(|port| port.check.is_none());
-    ports.flat_map(|port| mesh.serving_from_here(port).map(|backend| (port.mark(), backend.address))).collect()
+fn out(known: &BTreeMap<Key, Known>) -> BTreeSet<Key> {
+    known.iter().filter(|(_, known)| !known.standing.serves()).map(|(key, _)| *key).collect()
 }
 
 fn effective(mesh: &Arc<Mesh>, known: &BTreeMap<Key, Known>) -> Arc<Mesh> {
-    let out: BTreeSet<Key> = known.iter().filter(|(_, known)| !known.standing.serves()).map(|(key, _)| *key).collect();
-    if out == mesh.out {
+    let out = out(known);
+    if out.is_subset(&mesh.out) {
         return mesh.clone();
     }
-    Arc::new(Mesh { out, ..mesh.as_ref().clone() })
+    Arc::new(mesh.without(out))
 }

@@ -186,6 +186,11 @@ impl Reconciler {
         self.tries = self.tries.min(1);
     }
 
+    /// What the look cost besides.
+    pub fn also_took(&mut self, took: Duration) {
+        self.took += took;
+    }
+
     /// How long until the next look.
     fn pause(&self) -> Duration {
         if self.tries == 0 {
@@ -201,11 +206,13 @@ pub struct Pace {
     looked: Instant,
     /// When the kernel told of a change, first since the last look.
     told: Option<Instant>,
+    /// When it was known what is to be done, first since the last look.
+    asked: Option<Instant>,
 }
 
 impl Pace {
     pub fn new(now: Instant) -> Pace {
-        Pace { looked: now, told: None }
+        Pace { looked: now, told: None, asked: None }
     }
 
     pub fn looked(&mut self, now: Instant) {
@@ -217,11 +224,17 @@ impl Pace {
         self.told.get_or_insert(now);
     }
 
+    /// There is something to do, and nothing more to wait for.
+    pub fn at_once(&mut self, now: Instant) {
+        self.asked.get_or_insert(now);
+    }
+
     pub fn next(&self, reconciler: &Reconciler) -> Instant {
         let in_turn = self.looked + reconciler.pause();
         // However often it is told: a look takes no more than its share of the time.
         let soon = self.told.map(|told| (told + SETTLE).max(self.looked + reconciler.took * HURRIED_SHARE));
-        soon.map_or(in_turn, |soon| soon.min(in_turn))
+        let at_once = self.asked.map(|asked| asked.max(self.looked + reconciler.took));
+        [Some(in_turn), soon, at_once].into_iter().flatten().min().unwrap_or(in_turn)
     }
 }
 
@@ -364,6 +377,10 @@ mod tests {
         // Words without end do not make looks without end.
         reconciler.took = Duration::from_secs(2);
         assert_eq!(pace.next(&reconciler), start + Duration::from_secs(8));
+        // What is known to be needed takes no more than half of it.
+        pace.at_once(told);
+        pace.at_once(told + Duration::from_secs(3));
+        assert_eq!(pace.next(&reconciler), start + Duration::from_secs(2));
         pace.looked(start + Duration::from_secs(8));
         assert_eq!(pace.next(&reconciler), start + Duration::from_secs(108));
     }

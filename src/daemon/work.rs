@@ -1,5 +1,6 @@
 //! The loop itself: events in, looks at the kernel out.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeSet, HashMap};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use tracing::{info, warn};
 
 use super::checks::Checks;
 use super::intent::Pending;
+use super::leaving::Leaving;
 use super::reconcile::{self, Pace, Reconciler};
+use super::sharing::Sharing;
 use super::{Event, Signals, notify, preflight, traffic};
 use crate::config::{Config, OnStop};
 use crate::control::protocol::{self, Timeouts};
@@ -32,6 +35,9 @@ const MEASURED: usize = 10_000;
 
 /// So long the start waits for what backends answer.
 const FIRST_ANSWERS: Duration = Duration::from_secs(8);
+
+/// Of many that change all the time it is told so often.
+const STALE: Duration = Duration::from_millis(200);
 
 /// What the loop listens to.
 pub(super) struct Watched {
@@ -56,16 +62,23 @@ pub(super) struct Loop {
     pub looked: watch::Sender<Looked>,
     pub told: broadcast::Sender<protocol::Event>,
     pub checks: Checks,
+    pub sharing: Sharing,
+    pub leaving: Leaving,
+    /// A backend has come or gone by itself since the last look: what is to be done is no one's fault.
+    pub turned: bool,
+    /// When to tell what has changed of backends, if anything has.
+    pub stale: Option<Instant>,
 }
 
 impl Loop {
     /// Works until it is told to stop.
     pub async fn run(&mut self, mut watched: Watched, sender: mpsc::Sender<Event>) -> anyhow::Result<ExitCode> {
         // A copy, here and below: who borrows what is wanted holds up its owner.
-        let started = Instant::now();
         let wanted = watched.wanted.borrow_and_update().clone();
         preflight::warn(&mut self.kernel, &wanted.mesh);
         self.look(&wanted);
+        // Only now is there anyone who could answer: the kernel may have had modules to load.
+        let started = Instant::now();
         let mut ready = self.tell_if_ready(started);
         // A full queue has news enough in it.
         let tell = move || !matches!(sender.try_send(Event::Changed), Err(TrySendError::Closed(_)));
@@ -82,6 +95,9 @@ impl Loop {
                 biased;
                 event = watched.signals.next() => event,
                 () = tick(&mut alive) => Event::Alive,
+                // They come when it is time, and what they do takes its share of the time only.
+                () = tokio::time::sleep_until(wake.into()) => Event::Check,
+                () = until(self.due()) => Event::Settle,
                 changed = watched.wanted.changed() => match changed {
                     Ok(()) => Event::Wanted,
                     Err(_) => return Err(anyhow!("the thread that keeps what is wanted has ended")),
@@ -90,7 +106,6 @@ impl Loop {
                 Some(event) = watched.events.recv() => event,
                 Some(question) = watched.questions.recv() => Event::Asked(question),
                 () = tokio::time::sleep_until((started + FIRST_ANSWERS).into()), if !ready => Event::Check,
-                () = tokio::time::sleep_until(wake.into()) => Event::Check,
             };
             if !self.handle(event, &mut watched, &mut pace) {
                 return self.stop();
@@ -108,7 +123,9 @@ impl Loop {
     /// Whether every port answers that will, as far as is known: then whoever waits is told. Who has just come is asked first,
     /// but not waited for without end.
     fn tell_if_ready(&self, started: Instant) -> bool {
-        let ready = !self.checks.are_open() || started.elapsed() >= FIRST_ANSWERS;
+        // What was answered has to be in the kernel.
+        let known = !self.checks.are_open() && !self.turned;
+        let ready = known || started.elapsed() >= FIRST_ANSWERS;
         if ready {
             notify(&[NotifyState::Ready]);
         }
@@ -124,13 +141,19 @@ impl Loop {
                 pace.looked(Instant::now());
             }
             Event::Health(news) => {
-                if self.checks.take(news, &self.told, &self.metrics) {
-                    let wanted = watched.wanted.borrow_and_update().clone();
-                    self.look_again(&wanted, true);
-                    pace.looked(Instant::now());
-                } else {
-                    self.tell_of_checks();
+                if self.checks.take(Some(news), &self.told, &self.metrics) {
+                    self.turned = true;
+                    pace.at_once(Instant::now());
                 }
+                self.stale.get_or_insert_with(|| Instant::now() + STALE);
+            }
+            Event::Settle => {
+                let now = Instant::now();
+                if self.sharing.lapse(now) | self.settle() {
+                    self.turned = true;
+                    pace.at_once(Instant::now());
+                }
+                self.tell_of_backends();
             }
             Event::Changed => {
                 pace.hurry(Instant::now());
@@ -156,23 +179,30 @@ impl Loop {
         true
     }
 
-    /// As [`look_again`](Loop::look_again), in its turn.
+    /// Makes the kernel what is wanted, and tells whoever waits for that.
     fn look(&mut self, wanted: &Wanted) {
-        self.look_again(wanted, false);
-    }
-
-    /// Makes the kernel what is wanted, and tells whoever waits for that. `turned`: a backend has come or gone by its
-    /// checks, so what is to be done is no one's fault.
-    fn look_again(&mut self, wanted: &Wanted, turned: bool) {
         let Wanted { generation, config, mesh } = wanted;
         if !Arc::ptr_eq(&self.config, config) {
             preflight::warn(&mut self.kernel, mesh);
             self.config = config.clone();
         }
+        let began = Instant::now();
+        // However often something else is wanted: who has died meanwhile gets no more clients.
+        self.turned |= self.checks.take(None, &self.told, &self.metrics);
         let before = self.looked.borrow().clone();
-        let asked = before.generation != *generation || turned;
+        let asked = before.generation != *generation || std::mem::take(&mut self.turned);
         let effective = self.effective(mesh);
-        let report = self.reconciler.reconcile(&mut self.kernel, &effective, &self.metrics, asked);
+        let preparing = began.elapsed();
+        let mut report = self.reconciler.reconcile(&mut self.kernel, &effective, &self.metrics, asked);
+        // Who gets no new clients from now on may be done already.
+        let settling = Instant::now();
+        let settled = asked && self.settle();
+        self.reconciler.also_took(preparing + settling.elapsed());
+        if settled {
+            let effective = self.effective(mesh);
+            let more = self.reconciler.reconcile(&mut self.kernel, &effective, &self.metrics, asked);
+            report = reconcile::Report { steps: report.steps + more.steps, took: report.took + more.took, ..more };
+        }
         self.checks.run(&mut self.kernel);
         let timeouts = self.kernel.timeouts().ok().flatten();
         let now = Looked {
@@ -182,7 +212,9 @@ impl Loop {
             timeouts: timeouts.map(|of| Timeouts { tcp: of.tcp, tcp_fin: of.tcp_fin, udp: of.udp }),
             repaired: before.repaired + report.mended.len() as u64,
             unwell: Arc::new(self.checks.unwell()),
+            leaving: Arc::new(self.leaving.lines()),
         };
+        self.stale = None;
         self.looked.send_replace(now.clone());
         self.measure(&now);
         self.tell(&before, &now, report);
@@ -192,14 +224,43 @@ impl Loop {
         self.metrics.backends.set(mesh.count_backends() as i64);
     }
 
-    /// The mesh without those that cannot serve now.
+    /// What the kernel is to hold: the mesh with the weights that its backends have now, with those that are leaving it, and
+    /// without those that cannot serve.
     fn effective(&mut self, mesh: &Arc<Mesh>) -> Arc<Mesh> {
         let kernel = &mut self.kernel;
-        self.checks.effective(mesh, || served(kernel))
+        let there = LazyCell::new(|| served(kernel));
+        let begun = self.leaving.has_begun();
+        self.checks.follow(mesh, || there.clone());
+        let served = |key: &Key| if begun { !self.checks.was_out(key) } else { there.contains(key) };
+        self.leaving.follow(mesh, served, &self.told, &self.metrics);
+        let shared = self.sharing.of(mesh, &self.checks);
+        let merged = self.leaving.merge(&shared);
+        self.checks.without_those_out(&merged)
     }
 
-    fn tell_of_checks(&self) {
-        self.looked.send_modify(|looked| looked.unwell = Arc::new(self.checks.unwell()));
+    /// What the kernel would hold for that mesh.
+    fn preview(&self, mesh: &Arc<Mesh>) -> Mesh {
+        let shared = self.sharing.preview(mesh, &self.checks);
+        let before = self.checks.out();
+        let merged = self.leaving.preview(mesh, &shared, |key| !before.contains(key));
+        merged.without(self.checks.preview(mesh))
+    }
+
+    /// Whether someone has left, or is to be deleted, since it was last time to look.
+    fn settle(&mut self) -> bool {
+        let is_due = self.leaving.due().is_some_and(|due| due <= Instant::now());
+        is_due && self.leaving.settle(&mut self.kernel, &self.told, &self.metrics)
+    }
+
+    /// When there is something to do for those that leave or rise, or to tell of backends.
+    fn due(&self) -> Option<Instant> {
+        self.leaving.due().into_iter().chain(self.sharing.due()).chain(self.stale).min()
+    }
+
+    fn tell_of_backends(&mut self) {
+        self.stale = None;
+        let (unwell, leaving) = (Arc::new(self.checks.unwell()), Arc::new(self.leaving.lines()));
+        self.looked.send_modify(|looked| (looked.unwell, looked.leaving) = (unwell, leaving));
     }
 
     /// How long the changes took that the kernel holds now.
@@ -246,11 +307,9 @@ impl Loop {
         // Who asked may have gone.
         match question {
             Question::Plan(mesh, reply) => {
-                let effective = self.effective(&wanted.mesh);
-                let plan = match mesh {
-                    Some(mesh) => reconcile::plan(&mut self.kernel, &Mesh { out: effective.out.clone(), ..*mesh }),
-                    None => reconcile::plan(&mut self.kernel, &effective),
-                };
+                let mesh = mesh.map_or_else(|| wanted.mesh.clone(), |mesh| Arc::new(*mesh));
+                let preview = self.preview(&mesh);
+                let plan = reconcile::plan(&mut self.kernel, &preview);
                 let steps = |plan: crate::plan::Plan| plan.steps.iter().map(ToString::to_string).collect();
                 let _ = reply.send(plan.map(steps).map_err(|error| format!("{error:#}")));
             }
@@ -294,6 +353,7 @@ impl Loop {
             }
             OnStop::Remove => {
                 let failed = reconcile::remove_all(&mut self.kernel)?;
+                self.leaving.forget();
                 info!(failed, "stopped; the data plane is removed");
                 Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
@@ -326,6 +386,13 @@ fn served(kernel: &mut Kernel) -> BTreeSet<Key> {
         service.destinations.into_keys().map(move |destination| (key.mark, destination.address))
     };
     counters.into_iter().flat_map(serving).collect()
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn tick(interval: &mut Option<tokio::time::Interval>) {

@@ -1,30 +1,34 @@
 //! The sandbox's part: a mark for each published port, an IPVS service behind each mark, SNAT behind that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::mesh::{Backend, ClientAddress, Mesh, Port};
+use crate::mesh::{Backend, ClientAddress, Mesh, OnEmpty, Port};
 use crate::objects::{
-    Action, Chain, ChainKind, Destination, DestinationKey, Family, Hook, Map, MapKind, MapValue, Match, Netns, Objects,
-    Persistence, Rule, Surroundings, Table, VirtualKey, VirtualService,
+    Action, Chain, ChainKind, Destination, DestinationKey, Family, Hook, Key, Map, MapKind, MapValue, Match, Netns,
+    Objects, Persistence, Rule, Scheduler, SchedulerFlags, Set, SetElement, SetKind, Surroundings, Table, VirtualKey,
+    VirtualService,
 };
 
-use super::topology::{OVERLAY_LEG, endpoints};
+use super::topology::{GATEWAY_LEG, OVERLAY_LEG, endpoints};
 use super::{answers, segments, serving, speaks_v6};
 
 /// The kernel's NF_IP_PRI_RAW, NF_IP_PRI_MANGLE and NF_IP_PRI_NAT_SRC.
 const RAW: i32 = -300;
 const MANGLE: i32 = -150;
 const SRCNAT: i32 = 100;
+const BEHIND_IPVS: i32 = 200;
+/// The set, and the chain.
+const SILENT: &str = "silent";
 
 pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Objects) {
     objects.tables.insert(Netns::Sandbox, table(mesh, surroundings));
     objects.timeouts = Some(mesh.timeouts);
     for port in mesh.ports() {
         for family in Family::ALL {
-            if answers(mesh, port, family) {
+            if serving(mesh, port, family).next().is_some() {
                 objects.services.insert(VirtualKey { mark: port.mark(), family }, service(mesh, port, family));
             }
         }
@@ -36,6 +40,7 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Obje
 
 fn table(mesh: &Mesh, surroundings: &Surroundings) -> Table {
     let mut table = Table { maps: maps(mesh), chains: chains(mesh), ..Table::default() };
+    silent(mesh, &mut table);
     segments::lower(mesh, surroundings, &mut table);
     table
 }
@@ -74,6 +79,24 @@ fn maps(mesh: &Mesh) -> BTreeMap<String, Map> {
         maps.insert("preserved_ranges".to_owned(), of(true, true));
     }
     maps
+}
+
+/// Where that is wanted, a packet that nobody takes gets no answer. What comes here has passed by IPVS, which takes what belongs
+/// to a connection or opens one (it looks at a packet just before NF_IP_PRI_NAT_SRC): so it need not be known who is well.
+fn silent(mesh: &Mesh, table: &mut Table) {
+    let ports = mesh.ports().filter(|port| port.spread.on_empty == Some(OnEmpty::Drop));
+    let elements: BTreeSet<SetElement> = ports.map(|port| SetElement::Ports(port.published)).collect();
+    if elements.is_empty() {
+        return;
+    }
+    let gateway = Match::InterfaceIn(GATEWAY_LEG.to_owned());
+    let theirs = Match::Among { key: Key::Port, set: SILENT.to_owned() };
+    // The sandbox asks backends that are routed by that link, too.
+    let answers = Rule::new([Match::Answer], Action::Accept);
+    let rules = vec![answers, Rule::new([gateway, theirs], Action::Drop)];
+    let chain = Chain { kind: ChainKind::Filter, hook: Hook::Input, priority: BEHIND_IPVS, rules };
+    table.sets.insert(SILENT.to_owned(), Set { kind: SetKind::Ports, elements });
+    table.chains.insert(SILENT.to_owned(), chain);
 }
 
 fn preserves(port: &Port) -> bool {
@@ -142,17 +165,23 @@ fn service(mesh: &Mesh, port: &Port, family: Family) -> VirtualService {
         Family::V6 => scheduling.persistence_mask6,
     };
     let persistence = (scheduling.persistence > 0).then_some(Persistence { timeout: scheduling.persistence, prefix });
+    let destinations: BTreeMap<DestinationKey, Destination> =
+        serving(mesh, port, family).map(|(backend, weight)| destination(port, backend, weight)).collect();
+    // To a scheduler that hashes one of weight 0 is there still: it keeps its share of the clients, and they would be refused.
+    let hashes = matches!(scheduling.scheduler, Scheduler::SourceHash | Scheduler::Maglev);
+    let someone_rests = destinations.values().any(|destination| destination.weight == 0);
+    let fallback = scheduling.flags.fallback || hashes && someone_rests;
     VirtualService {
         scheduler: scheduling.scheduler,
-        flags: scheduling.flags,
+        flags: SchedulerFlags { fallback, ..scheduling.flags },
         persistence,
         one_packet: scheduling.one_packet,
-        destinations: serving(mesh, port, family).map(|(backend, weight)| destination(port, backend, weight)).collect(),
+        destinations,
     }
 }
 
 fn destination(port: &Port, backend: &Backend, weight: u32) -> (DestinationKey, Destination) {
     // Port 0 keeps the packet's own port, which is what a range wants.
     let key = DestinationKey { address: backend.address, port: port.target.unwrap_or(0) };
-    (key, Destination { weight })
+    (key, Destination { weight, thresholds: backend.thresholds })
 }

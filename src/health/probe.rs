@@ -16,26 +16,51 @@ use std::time::Duration;
 
 use tokio::time;
 
+use crate::kernel::process::{UserIds, is_shortage};
 use crate::mesh::Probe;
 
 /// What a backend says of itself is told in so many characters.
 const LONGEST_LINE: usize = 200;
 
+/// Why a question was not answered well, in a few words for operators.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The backend cannot serve, or did not say in time that it can.
+    #[error("{0}")]
+    Unwell(String),
+    /// It was not asked: this host has not what that takes. Of the backend that says nothing.
+    #[error("{0}")]
+    Unasked(String),
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Failure {
+        Failure::Unwell(reason)
+    }
+}
+
+/// What is known from one question to the next of the same backend.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// Whom its program runs as: to look that up may take a question to a directory elsewhere.
+    user: Option<UserIds>,
+}
+
 /// Asks `to` once.
 ///
 /// # Errors
-/// It cannot serve, or did not say in time that it can: why, in a few words for operators.
-pub async fn probe(probe: &Probe, to: SocketAddr, timeout: Duration) -> Result<(), String> {
+/// It cannot serve, or did not say in time that it can, or could not be asked.
+pub async fn probe(probe: &Probe, to: SocketAddr, timeout: Duration, memory: &mut Memory) -> Result<(), Failure> {
     let answer = async {
         match probe {
             Probe::Tcp => tcp::probe(to).await,
             Probe::Http(probe) => http::probe(probe, to).await,
             Probe::Udp(probe) => udp::probe(probe, to, timeout).await,
             Probe::Dns(probe) => dns::probe(probe, to).await,
-            Probe::Exec(probe) => exec::probe(probe, to).await,
+            Probe::Exec(probe) => exec::probe(probe, to, memory).await,
         }
     };
-    time::timeout(timeout, answer).await.unwrap_or_else(|_| Err(format!("no answer in {timeout:?}")))
+    time::timeout(timeout, answer).await.unwrap_or_else(|_| Err(format!("no answer in {timeout:?}").into()))
 }
 
 /// The system's words, as they stand within a sentence: "connection refused".
@@ -46,16 +71,14 @@ fn reason(error: &io::Error) -> String {
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
 
-const NO_SOCKET: &str = "no socket";
-
-/// That it was this host's fault.
-fn no_socket(error: io::Error) -> String {
-    format!("{NO_SOCKET}: {}", reason(&error))
+/// Of what was done to ask it.
+fn failure(error: &io::Error) -> Failure {
+    if is_shortage(error) { Failure::Unasked(reason(error)) } else { Failure::Unwell(reason(error)) }
 }
 
-/// Whether the backend was not even asked: for that this host has not what it takes.
-pub fn is_local(reason: &str) -> bool {
-    reason.starts_with(NO_SOCKET)
+/// Without one nobody is asked, whatever the reason is.
+fn no_socket(error: io::Error) -> Failure {
+    Failure::Unasked(format!("no socket: {}", reason(&error)))
 }
 
 /// Whether a socket without a port of its own was given the one that it asks, of the same address: then it hears itself,

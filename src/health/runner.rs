@@ -3,9 +3,9 @@
 //! All of it works on one thread, which is in the sandbox's network namespace: whatever socket is made there is there. A
 //! backend that is asked costs a timer and, while it is asked, a socket.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
-use super::probe::{is_local, probe};
-use super::state::{Change, Vital};
+use super::probe::{Failure, Memory, probe};
+use super::state::{Change, Standing, Vital};
 use super::{Key, Target};
 
 /// Questions at a time, at the most; others wait for their turn.
@@ -35,8 +35,8 @@ pub struct Asked {
     pub target: Target,
     /// Each has a number of its own: one that went and came back is another one, however fast that was.
     pub incarnation: u64,
-    /// What it is taken to be when it comes.
-    pub up: bool,
+    /// What it is taken to be when it comes, or is known to be.
+    pub standing: Standing,
 }
 
 /// A backend's standing has changed.
@@ -68,8 +68,8 @@ struct Common {
     news: mpsc::UnboundedSender<News>,
     began: Instant,
     random: Rc<RandomState>,
-    /// Whether the last question could not be asked, for a reason that is this host's.
-    speechless: Rc<Cell<bool>>,
+    /// Types of checks of which the last question could not be asked, for a reason that is this host's.
+    speechless: Rc<RefCell<BTreeSet<&'static str>>>,
 }
 
 /// Works until no one says any more what is to be asked, on a [`LocalSet`](tokio::task::LocalSet).
@@ -81,13 +81,13 @@ pub async fn run(mut wanted: watch::Receiver<Targets>, news: mpsc::UnboundedSend
     loop {
         let targets = wanted.borrow_and_update().clone();
         watched.retain(|key, _| targets.contains_key(key));
-        for (key, Asked { target, incarnation, up }) in targets.iter() {
+        for (key, Asked { target, incarnation, standing }) in targets.iter() {
             let known = watched.get(key).filter(|known| known.incarnation == *incarnation);
             if known.is_some_and(|known| known.target == *target) {
                 continue;
             }
             // Asked otherwise, it is still what it was.
-            let vital = known.map_or_else(|| Rc::new(RefCell::new(Vital::new(*up))), |known| known.vital.clone());
+            let vital = known.map_or_else(|| Rc::new(RefCell::new(Vital::new(*standing))), |known| known.vital.clone());
             let asking = ask_on((*key, *incarnation), target.clone(), vital.clone(), common.clone());
             let task = spawn_local(asking).abort_handle();
             watched.insert(*key, Watched { target: target.clone(), incarnation: *incarnation, vital, task });
@@ -102,6 +102,7 @@ async fn ask_on((key, incarnation): (Key, u64), target: Target, vital: Rc<RefCel
     let Target { check, to } = target;
     let came = Instant::now();
     let (mut round, mut next) = (0u64, came);
+    let mut memory = Memory::default();
     loop {
         // Each has a rhythm of its own: at first anywhere in it, and then a tenth earlier or later.
         let dice = (common.random.hash_one((key, round)) % 1000) as u32;
@@ -113,15 +114,19 @@ async fn ask_on((key, incarnation): (Key, u64), target: Target, vital: Rc<RefCel
         sleep_until(next).await;
         let Ok(_turn) = common.turns.acquire().await else { return };
         next = Instant::now();
-        let answer = probe(&check.probe, to, check.timeout).await;
-        if let Some(reason) = answer.as_ref().err().filter(|reason| is_local(reason)) {
-            // That is said of no backend.
-            if !common.speechless.replace(true) {
-                warn!("backends cannot be asked: {reason}");
+        let kind = check.probe.name();
+        let answer = match probe(&check.probe, to, check.timeout, &mut memory).await {
+            Ok(()) => Ok(()),
+            Err(Failure::Unwell(reason)) => Err(reason),
+            Err(Failure::Unasked(reason)) => {
+                // That is said of no backend, and once.
+                if common.speechless.borrow_mut().insert(kind) {
+                    warn!("backends cannot be asked by {kind}: {reason}");
+                }
+                continue;
             }
-            continue;
-        }
-        common.speechless.set(false);
+        };
+        common.speechless.borrow_mut().remove(kind);
         let change = vital.borrow_mut().observe(&check, &answer, common.began.elapsed());
         if let Some(change) = change
             && common.news.send(News { key, incarnation, change }).is_err()

@@ -55,9 +55,10 @@ pub struct Vital {
 }
 
 impl Vital {
-    /// `up`: the kernel has it from before, or it is taken to be up until it is asked.
-    pub fn new(up: bool) -> Vital {
-        Vital { standing: if up { Standing::Up } else { Standing::Starting }, streak: 0, ceased: None }
+    /// What it is taken to be until it is asked. One that is down may have ceased a moment ago, at zero at the latest.
+    pub fn new(standing: Standing) -> Vital {
+        let ceased = (standing == Standing::Down).then_some(Duration::ZERO);
+        Vital { standing, streak: 0, ceased }
     }
 
     pub fn standing(&self) -> Standing {
@@ -109,7 +110,11 @@ mod tests {
 
     /// What comes of answers, one a second: `+` is good, `-` is not; each standing by its first letter.
     fn story(start_up: bool, check: &Check, answers: &str) -> String {
-        let mut vital = Vital::new(start_up);
+        tale(if start_up { Standing::Up } else { Standing::Starting }, check, answers)
+    }
+
+    fn tale(standing: Standing, check: &Check, answers: &str) -> String {
+        let mut vital = Vital::new(standing);
         let mut told = String::new();
         for (second, letter) in (0..).zip(answers.chars()) {
             let answer = if letter == '+' { Ok(()) } else { Err("no".to_owned()) };
@@ -140,6 +145,15 @@ mod tests {
         ] {
             assert_eq!(story(start_up, &check(rise, fall), answers), expected, "{rise} {fall} {answers}");
         }
+    }
+
+    /// It is news only that it is something else now.
+    #[test]
+    fn what_is_known_is_where_it_begins() {
+        assert_eq!(tale(Standing::Down, &check(1, 1), "--+"), "ddu");
+        assert_eq!(tale(Standing::Down, &check(1, 1), "++++"), "dduu");
+        assert_eq!(tale(Standing::Failing, &check(2, 3), "---"), "ffd");
+        assert_eq!(tale(Standing::Failing, &check(2, 3), "+"), "u");
     }
 
     proptest! {

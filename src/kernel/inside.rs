@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use nix::sched::{CloneFlags, setns};
@@ -17,19 +18,26 @@ pub struct Inside {
 
 impl Inside {
     /// Has `work` done in that namespace, until `stop` is called, which `work` must heed at once.
+    ///
+    /// # Errors
+    /// No thread can be started, or it cannot enter the namespace: then nothing is done.
     pub(super) fn start(
         netns: &OwnedFd,
         work: impl FnOnce() + Send + 'static,
         stop: impl FnOnce() + Send + 'static,
     ) -> io::Result<Inside> {
         let netns = netns.try_clone()?;
+        let (tell, told) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name("inside".to_owned()).spawn(move || {
             let entered = setns(&netns, CloneFlags::CLONE_NEWNET);
             drop(netns);
-            if entered.is_ok() {
+            let is_in = entered.is_ok();
+            if tell.send(entered).is_ok() && is_in {
                 work();
             }
         })?;
+        // It ends by itself, if not.
+        told.recv().map_err(io::Error::other)??;
         Ok(Inside { stop: Some(Box::new(stop)), thread: Some(thread) })
     }
 
@@ -46,5 +54,29 @@ impl Drop for Inside {
         }
         // One that panicked has ended, too.
         let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_cannot_be_entered_is_an_error_and_nothing_is_done_elsewhere() {
+        let no_netns = OwnedFd::from(File::open("/dev/null").expect("it is there"));
+        let (worked, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (work, stop) = (worked.clone(), stopped.clone());
+        let inside = Inside::start(
+            &no_netns,
+            move || work.store(true, Ordering::SeqCst),
+            move || stop.store(true, Ordering::SeqCst),
+        );
+        let error = inside.err().expect("that is no namespace");
+        assert_eq!(error.raw_os_error(), Some(nix::libc::EINVAL), "{error}");
+        assert!(!worked.load(Ordering::SeqCst) && !stopped.load(Ordering::SeqCst));
     }
 }

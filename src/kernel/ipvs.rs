@@ -5,6 +5,7 @@
 //!
 //! [`Mark::meaning`]: crate::objects::Mark::meaning
 
+pub mod connections;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,6 +110,13 @@ impl Ipvs {
             traffic,
             destinations: destinations.into_iter().map(counters).collect(),
         })
+    }
+
+    /// The connections of one service's destinations: active and inactive. Nothing where there is no such service.
+    pub fn connections(&mut self, key: VirtualKey) -> Result<BTreeMap<DestinationKey, (u32, u32)>> {
+        let question = self.request(Message::get_destinations(key));
+        let destinations = self.socket.dump(&question, |_, body| wire::read_destination(body, key.family))?;
+        Ok(destinations.into_iter().map(|seen| (seen.key, (seen.active, seen.inactive))).collect())
     }
 
     pub fn timeouts(&mut self) -> Result<Timeouts> {

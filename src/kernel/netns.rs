@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -17,6 +17,7 @@ use nix::sys::statfs::{NSFS_MAGIC, fstatfs, statfs};
 
 use super::link;
 use super::socket::Socket;
+use crate::objects::NetnsRef;
 
 pub const DIRECTORY: &str = "/run/netns";
 /// The network namespace of the thread that looks; `self` would be that of the process's first thread.
@@ -76,6 +77,11 @@ pub fn same(one: &OwnedFd, other: &OwnedFd) -> io::Result<bool> {
 /// The number that tells a namespace from all others, as long as it lives.
 pub fn identity(netns: &OwnedFd) -> io::Result<u64> {
     Ok(fstat(netns)?.st_ino)
+}
+
+/// As [`identity`], of whatever stands for a namespace, without opening it; `None`: there is none.
+pub fn number(netns: &NetnsRef) -> Option<u64> {
+    Some(fs::metadata(netns.path()).ok()?.ino())
 }
 
 fn file_of(name: &str) -> PathBuf {

@@ -87,6 +87,42 @@ impl fmt::Display for DestinationKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
     pub weight: u32,
+    pub thresholds: Thresholds,
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Destination { weight, thresholds: Thresholds { upper, lower } } = self;
+        write!(f, "weight {weight}")?;
+        if *upper > 0 {
+            write!(f, " upper threshold {upper}")?;
+        }
+        if *lower > 0 {
+            write!(f, " lower threshold {lower}")?;
+        }
+        Ok(())
+    }
+}
+
+/// How many connections a destination may have (ipvsadm(8), `--u-threshold` and `--l-threshold`).
+///
+/// Compared with them is ActiveConn and InActConn together: one that was closed counts until IPVS has forgotten it (TCP's
+/// after two minutes, ten seconds where it was reset; UDP's, which are all inactive, after `udp` seconds of silence).
+/// Templates of persistence do not count.
+///
+/// A destination that a connection brings to `upper` is overloaded, and schedulers pass it by, until the end of one leaves
+/// it less than `lower`, or less than three quarters of `upper` where `lower` is 0. By the same rule it is judged when its
+/// thresholds change, on kernels of 2026 (seen on 6.1.192). Older ones open it then if `upper` has become greater, and close
+/// it with its next connection at the earliest.
+///
+/// A persistent client that has its backend is not scheduled, so it is let in beyond that. And each node counts what comes
+/// by it, and nothing of the others'. (Linux, ip_vs_bind_dest, ip_vs_unbind_dest, __ip_vs_update_dest.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Thresholds {
+    /// 0: no end.
+    pub upper: u32,
+    /// 0: three quarters of `upper`. Never more than `upper`: the kernel refuses that.
+    pub lower: u32,
 }
 
 /// IPVS timeouts of one namespace, in seconds.

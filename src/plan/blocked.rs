@@ -105,7 +105,11 @@ mod tests {
 
     fn add_destination(last: u8) -> Step {
         let key = DestinationKey { address: [10, 0, 0, last].into(), port: 80 };
-        Step::AddDestination { service: self::key(), key, destination: Destination { weight: 1 } }
+        Step::AddDestination {
+            service: self::key(),
+            key,
+            destination: Destination { weight: 1, thresholds: Default::default() },
+        }
     }
 
     fn edit(remove: &[PortRange], add: &[PortRange]) -> Step {

@@ -284,10 +284,10 @@ impl fmt::Display for Step {
             Step::SetService { key, service } => write!(f, "set service {key}: {service}"),
             Step::DeleteService(key) => write!(f, "delete service {key}"),
             Step::AddDestination { service, key, destination } => {
-                write!(f, "add backend {key} weight {} to {service}", destination.weight)
+                write!(f, "add backend {key} {destination} to {service}")
             }
             Step::SetDestination { service, key, destination } => {
-                write!(f, "set backend {key} weight {} of {service}", destination.weight)
+                write!(f, "set backend {key} {destination} of {service}")
             }
             Step::DeleteDestination { service, key } => write!(f, "delete backend {key} from {service}"),
         }

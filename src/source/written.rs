@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::config::written_duration;
-use crate::control::protocol::{Backend, Check, Mask, Netns, Port, Published, Scheduling, Service, Span, Way};
+use crate::control::protocol::{Backend, Check, Mask, Netns, Port, Published, Scheduling, Service, Span, Spread, Way};
 use crate::mesh::{
     self, Access, BackendState, ClientAddress, DnsProbe, ExecProbe, HttpProbe, Mode, NetnsRef, Network, Probe,
     Protocol, Scheduler, UdpProbe,
@@ -18,6 +18,7 @@ pub fn write(service: &mesh::Service) -> Service {
         first.map(|port| &port.backends).filter(|one| service.ports.iter().all(|port| port.backends == **one));
     let way = first.map(way_of).filter(|one| service.ports.iter().all(|port| way_of(port) == *one));
     let check = first.map(|port| &port.check).filter(|one| service.ports.iter().all(|port| port.check == **one));
+    let spread = first.map(|port| port.spread).filter(|one| service.ports.iter().all(|port| port.spread == *one));
     let ports = service.ports.iter().map(|port| Port {
         published: if port.published.is_single() {
             Published::Port(port.published.first)
@@ -29,6 +30,7 @@ pub fn write(service: &mesh::Service) -> Service {
         scheduling: if scheduling.is_some() { Scheduling::default() } else { write_scheduling(&port.scheduling) },
         way: if way.is_some() { Way::default() } else { write_way(way_of(port)) },
         check: if check.is_some() { None } else { Some(Box::new(write_check(port.check.as_ref()))) },
+        spread: if spread.is_some() { Spread::default() } else { write_spread(port.spread) },
         backend: backends.is_none().then(|| port.backends.iter().map(write_backend).collect()),
     });
     Service {
@@ -36,6 +38,7 @@ pub fn write(service: &mesh::Service) -> Service {
         scheduling: scheduling.map(write_scheduling).unwrap_or_default(),
         way: way.map(write_way).unwrap_or_default(),
         check: check.into_iter().flatten().next().map(|check| Box::new(write_check(Some(check)))),
+        spread: spread.map(write_spread).unwrap_or_default(),
         port: ports.collect(),
         backend: backends.into_iter().flatten().map(write_backend).collect(),
     }
@@ -56,6 +59,20 @@ fn write_way((client_address, mode, access): WayOf<'_>) -> Way {
         bind: (!access.bind.is_empty()).then(|| access.bind.iter().map(ToString::to_string).collect()),
         allow: access.allow.as_ref().map(networks),
         deny: (!access.deny.is_empty()).then(|| networks(&access.deny)),
+    }
+}
+
+fn write_spread(spread: mesh::Spread) -> Spread {
+    let mesh::Spread { prefer, slow_start, drain, quorum, on_empty } = spread;
+    let span = |duration| Span::Text(written_duration(duration));
+    let default = mesh::Quorum::default();
+    Spread {
+        prefer: (prefer != mesh::Prefer::default()).then(|| prefer.name().to_owned()),
+        slow_start: (!slow_start.is_zero()).then(|| span(slow_start)),
+        drain: drain.map(span),
+        quorum: (quorum.percent != default.percent).then_some(quorum.percent),
+        hysteresis: (quorum.hysteresis != default.hysteresis).then_some(quorum.hysteresis),
+        on_empty: on_empty.map(|on_empty| on_empty.name().to_owned()),
     }
 }
 
@@ -115,7 +132,10 @@ fn write_backend(backend: &mesh::Backend) -> Backend {
     Backend {
         address: backend.address.to_string(),
         weight: (backend.weight != 1).then_some(backend.weight),
+        upper_threshold: (backend.thresholds.upper != 0).then_some(backend.thresholds.upper),
+        lower_threshold: (backend.thresholds.lower != 0).then_some(backend.thresholds.lower),
         state: (backend.state != BackendState::Enabled).then(|| backend.state.name().to_owned()),
+        backup: backend.backup.then_some(true),
         node: backend.node.clone(),
         netns: backend.netns.as_ref().map(|netns| match netns {
             NetnsRef::Name(name) => Netns::Name(name.clone()),

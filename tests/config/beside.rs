@@ -44,7 +44,7 @@ fn json_means_what_the_same_toml_means() {
     let toml = service(
         "scheduler = 'mh'\nscheduler_flags = ['mh-port']\npersistence_mask = '255.255.255.0'\n\
          port = [{ published = 8000, target = 80, persistence = 0 }, { published = '9000-9009', protocol = 'udp', one_packet = true,\n\
-         backend = [{ address = '10.255.0.34', weight = 0, state = 'disabled' }] }]\n\
+         backend = [{ address = '10.255.0.34', weight = 0, upper_threshold = 9, lower_threshold = 8, state = 'disabled' }] }]\n\
          backend = [{ address = '10.255.0.33', netns = 'kafka-1' }, { address = '10.255.0.35', netns = 4711 }]",
     );
     let json = json!({
@@ -52,7 +52,7 @@ fn json_means_what_the_same_toml_means() {
         "port": [
             { "published": 8000, "target": 80, "persistence": 0 },
             { "published": "9000-9009", "protocol": "udp", "one_packet": true,
-              "backend": [{ "address": "10.255.0.34", "weight": 0, "state": "disabled" }] },
+              "backend": [{ "address": "10.255.0.34", "weight": 0, "upper_threshold": 9, "lower_threshold": 8, "state": "disabled" }] },
         ],
         "backend": [{ "address": "10.255.0.33", "netns": "kafka-1" }, { "address": "10.255.0.35", "netns": 4711 }],
     });
@@ -71,7 +71,7 @@ fn keys_and_values_are_judged_at_their_place() {
         with_port(json!({ "tarjet": 1 })),
         &[
             "port[0].tarjet: `tarjet` is no key of [[service.port]]; did you mean `target`? its keys: published, target, \
-         protocol, scheduler, scheduler_flags, persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, check, backend",
+         protocol, scheduler, scheduler_flags, persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, check, prefer, slow_start, drain, quorum, hysteresis, on_empty, backend",
         ],
     );
     refused(with_port(json!({ "target": 0 })), &["port[0].target: `target` is 0; a port from 1 to 65535 would do"]);
@@ -129,7 +129,7 @@ fn keys_and_values_are_judged_at_their_place() {
         json!({ "name": "kafka", "port": [{ "published": 1 }], "a\"= 1\n[[service]]": 1 }),
         &[
             "a\\\"= 1\\n[[service]]: `a\\\"= 1\\n[[service]]` is no key of [[service]]; its keys: name, scheduler, scheduler_flags, \
-         persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, check, port, backend",
+         persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, check, prefer, slow_start, drain, quorum, hysteresis, on_empty, port, backend",
         ],
     );
 }
@@ -253,7 +253,8 @@ mod properties {
         ];
         let key = prop_oneof![
             4 => prop::sample::select(vec![
-                "name", "port", "backend", "published", "target", "protocol", "address", "weight", "state", "netns", "scheduler",
+                "name", "port", "backend", "published", "target", "protocol", "address", "weight", "upper_threshold", "lower_threshold", "state",
+                "netns", "scheduler",
                 "scheduler_flags", "persistence", "persistence_mask", "one_packet",
             ])
             .prop_map(String::from),

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use meshd::config::{Config, Control, Errors, Metrics, Node, OnStop};
 use meshd::mesh::{
     Access, Backend, BackendState, ClientAddress, Encryption, Endpoint4, Endpoint6, Gateway, Ingress, Mode, NetnsRef,
-    Port, PortRange, Protocol, Scheduler, SchedulerFlags, Scheduling, Service, Timeouts,
+    Port, PortRange, Protocol, Scheduler, SchedulerFlags, Scheduling, Service, Spread, Thresholds, Timeouts,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -36,7 +36,7 @@ fn survives(text: &str) {
 /// Text that looks like a configuration and seldom is one.
 fn word_salad() -> impl Strategy<Value = String> {
     let words = "[ingress]|[node]|[gateway]|[ipvs]|[[service]]|[[service.port]]|[[service.backend]]|\
-                 [[service.port.backend]]|name|address|subnet|subnet6|address6|published|target|protocol|netns|weight|\
+                 [[service.port.backend]]|name|address|subnet|subnet6|address6|published|target|protocol|netns|weight|upper_threshold|lower_threshold|\
                  scheduler|scheduler_flags|one_packet|persistence|persistence_mask|mtu|vni|port|backend|service|=|=|=|\
                  \n|\n|\n|,|.|{|}|[|]|'|\"|#|0|1|-1|80|65536|1e9|0xff|99999999999999999999|true|'tcp'|'udp'|'rr'|'sh'|\
                  ['sh-port']|'80-90'|'90-80'|'10.255.0.0/16'|'10.255.0.3'|'10.255.0.33'|'fd00::/64'|'fd00::3'|'::'|\
@@ -132,7 +132,12 @@ fn nth_backend(n: u16, weight: u32) -> Backend {
         _ => None,
     });
     let state = BackendState::ALL[usize::from(n) % 3];
-    Backend { address, weight, state, node: None, netns: netns.flatten() }
+    let thresholds = match n / 3 % 3 {
+        0 => Thresholds::default(),
+        1 => Thresholds { upper: weight + 1, lower: 0 },
+        _ => Thresholds { upper: weight + 1, lower: weight },
+    };
+    Backend { address, weight, thresholds, state, backup: false, node: None, netns: netns.flatten() }
 }
 
 fn backends() -> impl Strategy<Value = Vec<Backend>> {
@@ -157,6 +162,7 @@ fn one_port() -> impl Strategy<Value = Port> {
                 client_address: ClientAddress::Snat,
                 mode: Mode::Ingress,
                 check: None,
+                spread: Spread::default(),
                 access: Access::default(),
                 backends,
             })
@@ -308,8 +314,11 @@ fn print_backends(title: &str, backends: &[Backend]) -> String {
         return "backend = []\n".to_owned();
     }
     let mut text = String::new();
-    for Backend { address, weight, state, node: _, netns } in backends {
+    for Backend { address, weight, thresholds: Thresholds { upper, lower }, state, backup: _, node: _, netns } in
+        backends
+    {
         writeln!(text, "[[{title}]]\naddress = '{address}'\nweight = {weight}\nstate = '{}'", state.name()).unwrap();
+        writeln!(text, "upper_threshold = {upper}\nlower_threshold = {lower}").unwrap();
         match netns {
             Some(NetnsRef::Name(name)) => writeln!(text, "netns = {}", quoted(name)).unwrap(),
             Some(NetnsRef::Path(path)) => writeln!(text, "netns = {}", quoted(path)).unwrap(),

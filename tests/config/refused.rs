@@ -85,19 +85,19 @@ fn unknown_service_keys() {
     for (case, expected) in [
         (
             "schedular = 'rr'\nport = [{ published = 80 }]",
-            "3:1: `schedular` is no key of [[service]]; did you mean `scheduler`? its keys: name, scheduler, scheduler_flags, persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, check, port, backend",
+            "3:1: `schedular` is no key of [[service]]; did you mean `scheduler`? its keys: name, scheduler, scheduler_flags, persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, check, prefer, slow_start, drain, quorum, hysteresis, on_empty, port, backend",
         ),
         (
             "[[service.port]]\npublished = 80\npublish = 81",
-            "5:1: `publish` is no key of [[service.port]]; did you mean `published`? its keys: published, target, protocol, scheduler, scheduler_flags, persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, check, backend",
+            "5:1: `publish` is no key of [[service.port]]; did you mean `published`? its keys: published, target, protocol, scheduler, scheduler_flags, persistence, persistence_mask, persistence_mask6, one_packet, client_address, mode, bind, allow, deny, check, prefer, slow_start, drain, quorum, hysteresis, on_empty, backend",
         ),
         (
             "port = [{ published = 80 }]\n[[service.backend]]\naddress = '10.255.0.33'\nwheight = 1",
-            "6:1: `wheight` is no key of [[service.backend]]; did you mean `weight`? its keys: address, weight, state, node, netns",
+            "6:1: `wheight` is no key of [[service.backend]]; did you mean `weight`? its keys: address, weight, upper_threshold, lower_threshold, state, backup, node, netns",
         ),
         (
             "[[service.port]]\npublished = 80\n[[service.port.backend]]\naddress = '10.255.0.33'\nport = 8080",
-            "7:1: `port` is no key of [[service.port.backend]]; its keys: address, weight, state, node, netns",
+            "7:1: `port` is no key of [[service.port.backend]]; its keys: address, weight, upper_threshold, lower_threshold, state, backup, node, netns",
         ),
     ] {
         check(&service(case), expected);
@@ -920,6 +920,32 @@ fn backends() {
         (
             "address = '10.255.0.33'\nweight = 'heavy'",
             "7:10: `weight` is \"heavy\"; a whole number from 0 to 65535 would do",
+        ),
+        (
+            "address = '10.255.0.33'\nupper_threshold = -1",
+            "7:19: `upper_threshold` is -1; a whole number of connections from 0 to 1431655765 would do",
+        ),
+        (
+            "address = '10.255.0.33'\nupper_threshold = 1431655766\nlower_threshold = 1431655766",
+            "7:19: `upper_threshold` is 1431655766; a whole number of connections from 0 to 1431655765 would do\n\
+             8:19: `lower_threshold` is 1431655766; a whole number of connections from 0 to 1431655765 would do",
+        ),
+        (
+            "address = '10.255.0.33'\nlower_threshold = 3",
+            "7:19: `lower_threshold` is 3, and there is no `upper_threshold`; one of 3 or more would do",
+        ),
+        (
+            "address = '10.255.0.33'\nlower_threshold = 3\nupper_threshold = 0",
+            "7:19: `lower_threshold` is 3, and there is no `upper_threshold`; one of 3 or more would do",
+        ),
+        (
+            "address = '10.255.0.33'\nlower_threshold = 4\nupper_threshold = 3",
+            "7:19: `lower_threshold` is 4, and `upper_threshold` 3; at most that would do",
+        ),
+        // Of one that is wrong it is not known what it should be.
+        (
+            "address = '10.255.0.33'\nlower_threshold = 4\nupper_threshold = 'few'",
+            "8:19: `upper_threshold` is \"few\"; a whole number of connections from 0 to 1431655765 would do",
         ),
         (
             "address = '10.255.0.33'\nnetns = ''",

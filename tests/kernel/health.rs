@@ -1,8 +1,9 @@
 //! Backends that are checked: who cannot serve gets nobody.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
-use crate::lab::{Backend, Config, Lab, Nodes, Place, Tcp, Underlay, eventually, tally, value_of};
+use crate::lab::{Backend, Config, Lab, Nodes, Place, Tcp, Udp, Underlay, eventually, tally, value_of};
 
 /// kafka-1 and so on behind tcp 20229, asked every second, with patience: the machine is busy.
 fn checked(lab: &Lab, check: &str) -> Config {
@@ -193,6 +194,51 @@ fn a_restart_loses_nobody_and_believes_nobody() {
     meshd.reload(&config);
     assert!(!meshd.steps_since(mark).iter().any(|step| step.starts_with("delete service")));
     held.ask("after").unwrap();
+}
+
+/// One socket asks all the while: its flow is the dead backend's, and then another's.
+#[test]
+fn a_flow_of_datagrams_moves_when_its_backend_dies() {
+    let Some(lab) = Lab::new() else { return };
+    let backends = lab.kafka(&[Tcp, Udp]);
+    let config = checked(&lab, "type = 'tcp'").replacing("target = 9092 }]", "target = 9092, protocol = 'udp' }]");
+    let _meshd = lab.start(&config);
+    for to in ADDRESSES {
+        let flow = lab.client.datagrams(5353, to);
+        let ask = |text: &str| flow.ask(text, Duration::from_millis(300));
+        let first = ask("who").unwrap().backend;
+        let number = names(&[1, 2, 3]).iter().position(|name| *name == first).unwrap();
+        let (backend, others) = (&backends[number], [1, 2, 3].into_iter().filter(|other| *other != number + 1));
+        afflict(backend, HANGS);
+        backend.run("nft add rule inet affliction input udp dport 9092 drop");
+        let others: Vec<usize> = others.collect();
+        eventually("it is gone", || there(&lab) == only(&others));
+        let gone = Instant::now();
+        eventually("the flow has moved", || ask("where").is_ok_and(|answer| answer.backend != first));
+        println!("{to}: the flow moved {:?} after its backend was deleted", gone.elapsed());
+        afflict(backend, None);
+        eventually("it is back", || there(&lab) == only(&[1, 2, 3]));
+    }
+}
+
+/// A program that does not end is ended, with all that it has started, and says nothing good of its backend.
+#[test]
+fn a_program_that_hangs_is_a_failure_and_goes() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp]);
+    let hangs =
+        "type = 'exec', command = ['/bin/sh', '-c', 'case $MESHD_ADDRESS in *33) sleep 4711 & sleep 4711; esac']";
+    let _meshd = lab.start(&checked(&lab, hangs));
+    eventually("it is known", || there(&lab) == only(&[2, 3]));
+    assert_eq!(asked(&lab), names(&[2, 3]));
+    assert!(lab.meshctl("status").contains("backend 10.255.0.33 is down: "));
+    // At most one question's are there at a time, of each family.
+    let sleeping = || lab.node.try_run("pgrep -f -c 'sleep[ ]4711'").stdout;
+    for _ in 0..5 {
+        let count: usize = String::from_utf8(sleeping()).unwrap().trim().parse().unwrap();
+        assert!(count <= 6, "{count}");
+        std::thread::sleep(Duration::from_millis(300));
+    }
 }
 
 /// Someone deletes the sandbox: it is made anew, and backends are asked from the new one.

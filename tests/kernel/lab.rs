@@ -40,6 +40,7 @@ mod again;
 mod api;
 mod backend;
 mod config;
+mod crowd;
 mod ctl;
 mod daemon;
 mod kafka;
@@ -68,7 +69,7 @@ pub use meshd::objects::Protocol::{self, Sctp, Tcp, Udp};
 pub use nodes::{Node, Nodes, Underlay};
 pub use place::{Place, batch};
 pub use state::assert_same;
-pub use stream::tally;
+pub use stream::{Stream, tally};
 pub use tools::{SECOND, eventually, value_of};
 
 /// The node's address towards the client.

@@ -48,7 +48,7 @@ fn smoke_a_service_is_run_from_the_command_line() {
     let third = lab.place("kafka-3").name;
     lab.meshctl(&format!("backend add kafka 10.255.0.35 --netns {third} --weight 2"));
     answered_by(&lab, &["kafka-1", "kafka-2", "kafka-3"]);
-    lab.meshctl("service set kafka --scheduler wrr --publish-add 20230:9092");
+    lab.meshctl("service set kafka --scheduler wrr --drain 10m --publish-add 20230:9092");
     assert_eq!(tally(&lab.client.ask_times(8, Tcp, "192.168.50.1:20230"))["kafka-3"], 4);
     let mut held: Vec<_> = (0..8).map(|_| lab.client.connect(Tcp, "192.168.50.1:20229").unwrap()).collect();
     let at_third = held.iter_mut().position(|stream| stream.ask("who").unwrap().backend == "kafka-3").unwrap();
@@ -57,7 +57,7 @@ fn smoke_a_service_is_run_from_the_command_line() {
     answered_by(&lab, &["kafka-1", "kafka-2"]);
     assert_eq!(held[at_third].ask("still there").unwrap().backend, "kafka-3");
     let shown = lab.meshctl("service get kafka");
-    assert!(shown.contains("10.255.0.35        2   drain "), "{shown}");
+    assert!(shown.contains("10.255.0.35        2     -   drain "), "{shown}");
     lab.meshctl("backend drain kafka 10.255.0.35 --undo");
     answered_by(&lab, &["kafka-1", "kafka-2", "kafka-3"]);
     lab.meshctl("backend set kafka 10.255.0.34 --weight 7");
@@ -65,9 +65,17 @@ fn smoke_a_service_is_run_from_the_command_line() {
     assert!(listed.contains(&format!("-a -f {MARK} -r 10.255.0.34:9092 -m -w 7")), "{listed}");
     load.goes_on_for(20);
     load.finish();
-    // What is removed without being drained loses its connections.
-    lab.meshctl("backend rm kafka 10.255.0.34 10.255.0.35");
+    // Who is removed keeps its connections for a while, unless it is told not to.
+    let mut at = |name| held.iter_mut().position(|stream| stream.ask("who").is_ok_and(|answer| answer.backend == name));
+    let (at_second, at_third) = (at("kafka-2").unwrap(), at("kafka-3").unwrap());
+    lab.meshctl("backend rm kafka 10.255.0.34");
+    lab.meshctl("backend rm kafka 10.255.0.35 --now");
     answered_by(&lab, &["kafka-1"]);
+    assert_eq!(held[at_second].ask("still there").unwrap().backend, "kafka-2");
+    assert!(held[at_third].ask("still there").is_err());
+    let status = lab.meshctl("status");
+    let draining = "Backends that are drained:\n  kafka tcp/20229: backend 10.255.0.34 is draining: ";
+    assert!(status.contains(draining) && !status.contains("10.255.0.35"), "{status}");
     lab.meshctl("port rm kafka tcp/20230");
     lab.client.is_refused(Tcp, "192.168.50.1:20230");
 

@@ -61,6 +61,54 @@ fn services_are_added_changed_and_removed() {
 }
 
 #[test]
+fn checks_are_made_and_changed() {
+    let fake = daemon();
+    let service = "service kafka: generation 12, programmed";
+    check(
+        &fake,
+        "service add kafka -p 20229:9092 -b 10.255.0.33 --check http --check-path /healthz --check-host kafka \
+         --check-status 200-299 --check-interval 5s --check-timeout 500ms --check-rise 1 --check-fall 4 --check-port 80",
+        "PUT /v1/services/kafka?generation=0&wait=30 {\"backend\":[{\"address\":\"10.255.0.33\"}],\"check\":{\"fall\":4,\
+         \"host\":\"kafka\",\"interval\":\"5s\",\"path\":\"/healthz\",\"port\":80,\"rise\":1,\"status\":\"200-299\",\
+         \"timeout\":\"500ms\",\"type\":\"http\"},\"name\":\"kafka\",\"port\":[{\"published\":20229,\"target\":9092}]}",
+        service,
+    );
+    // What is not named stays; a type's keys do not follow to another.
+    check(
+        &fake,
+        "service set kafka --check-interval 1",
+        "PATCH /v1/services/kafka?wait=30 {\"check\":{\"interval\":1}}",
+        service,
+    );
+    check(
+        &fake,
+        "service set kafka --check dns --check-name example.net",
+        "PATCH /v1/services/kafka?wait=30 {\"check\":{\"body\":null,\"command\":null,\"expect\":null,\"host\":null,\
+         \"name\":\"example.net\",\"path\":null,\"send\":null,\"status\":null,\"type\":\"dns\",\"user\":null,\
+         \"verify\":null}}",
+        service,
+    );
+    check(&fake, "service set kafka --unset check", "PATCH /v1/services/kafka?wait=30 {\"check\":null}", service);
+    let port = "port tcp/20230 of kafka: generation 12, programmed";
+    check(
+        &fake,
+        "port add kafka 20230 --check exec --check-command /bin/check --check-command --fast --check-user daemon",
+        "POST /v1/services/kafka/ports?wait=30 {\"check\":{\"command\":[\"/bin/check\",\"--fast\"],\"type\":\"exec\",\
+         \"user\":\"daemon\"},\"published\":20230}",
+        port,
+    );
+    check(
+        &fake,
+        "port set kafka tcp/20230 --check none",
+        "PATCH /v1/services/kafka/ports/tcp/20230?wait=30 {\"check\":{\"body\":null,\"command\":null,\"expect\":null,\
+         \"fall\":null,\"host\":null,\"interval\":null,\"name\":null,\"path\":null,\"port\":null,\"record\":null,\
+         \"rise\":null,\"send\":null,\"start\":null,\"status\":null,\"timeout\":null,\"type\":\"none\",\"user\":null,\
+         \"verify\":null}}",
+        port,
+    );
+}
+
+#[test]
 fn ports_are_added_changed_and_removed() {
     let fake = daemon();
     let said = "port tcp/20230 of kafka: generation 12, programmed";
@@ -103,15 +151,21 @@ fn backends_are_added_changed_drained_and_removed() {
     let said = "backend 10.255.0.33 of kafka: generation 12, programmed";
     check(
         &fake,
-        "backend add kafka 10.255.0.33 --weight 2 --netns 4711 --state drain",
-        "POST /v1/services/kafka/backends?wait=30 {\"address\":\"10.255.0.33\",\"netns\":4711,\
-         \"state\":\"drain\",\"weight\":2}",
+        "backend add kafka 10.255.0.33 --weight 2 -x 100 -y 80 --netns 4711 --state drain",
+        "POST /v1/services/kafka/backends?wait=30 {\"address\":\"10.255.0.33\",\"lower_threshold\":80,\"netns\":4711,\
+         \"state\":\"drain\",\"upper_threshold\":100,\"weight\":2}",
         said,
     );
     check(
         &fake,
         "backend set kafka 10.255.0.33 --weight 0 --unset netns",
         "PATCH /v1/services/kafka/backends/10.255.0.33?wait=30 {\"netns\":null,\"weight\":0}",
+        said,
+    );
+    check(
+        &fake,
+        "backend set kafka 10.255.0.33 --upper-threshold 7 --unset lower-threshold",
+        "PATCH /v1/services/kafka/backends/10.255.0.33?wait=30 {\"lower_threshold\":null,\"upper_threshold\":7}",
         said,
     );
     let drained = "PATCH /v1/services/kafka/backends/10.255.0.33?wait=30 {\"state\":\"drain\"}";

@@ -4,17 +4,16 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use meshd::health::probe::probe;
 use meshd::mesh::{ExecProbe, Probe};
 
-use crate::{SHORT, TIME, ask, ask_for, failed, is_root};
+use crate::{SHORT, TIME, ask, ask_for, failed, is_root, probe};
 
 fn exec(command: &[&str], user: &str) -> Probe {
     Probe::Exec(ExecProbe { command: command.iter().map(|word| (*word).to_owned()).collect(), user: user.to_owned() })
 }
 
 /// As whoever runs the tests.
-fn shell(script: &str) -> Probe {
+pub fn shell(script: &str) -> Probe {
     let own = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap();
     exec(&["/bin/sh", "-c", script], &own.name)
 }

@@ -1,10 +1,9 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use meshd::health::probe::probe;
 use meshd::mesh::{HttpProbe, Probe};
 
-use crate::{SHORT, TIME, ask, ask_for, failed, servers};
+use crate::{SHORT, TIME, ask, ask_for, failed, probe, servers};
 
 /// Of the root.
 pub fn plain() -> Probe {

@@ -6,19 +6,29 @@ mod http;
 mod https;
 mod namespace;
 mod servers;
+mod shortage;
 mod tcp;
 mod udp;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use meshd::health::probe::probe;
+use meshd::health::probe::{self, Failure, Memory};
 use meshd::mesh::Probe;
 
 /// Long enough for a machine that does much else.
 const TIME: Duration = Duration::from_secs(10);
 /// For what never comes.
 const SHORT: Duration = Duration::from_millis(400);
+
+/// As the daemon asks a backend for the first time.
+async fn try_probe(what: &Probe, to: SocketAddr, timeout: Duration) -> Result<(), Failure> {
+    probe::probe(what, to, timeout, &mut Memory::default()).await
+}
+
+async fn probe(what: &Probe, to: SocketAddr, timeout: Duration) -> Result<(), String> {
+    try_probe(what, to, timeout).await.map_err(|failure| failure.to_string())
+}
 
 /// Asks as the daemon does: in a thread of one runtime.
 fn ask_for(timeout: Duration, what: &Probe, to: SocketAddr) -> Result<(), String> {

@@ -4,10 +4,9 @@ use std::net::{Ipv6Addr, TcpListener};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use meshd::health::probe::probe;
 use meshd::mesh::Probe;
 
-use crate::{SHORT, TIME, ask, ask_for, failed, http, servers};
+use crate::{SHORT, TIME, ask, ask_for, failed, http, probe, servers};
 
 #[test]
 fn a_connection_that_is_taken_is_good() {

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use meshd::mesh::{
     Access, Backend, BackendState, ClientAddress, Encryption, Endpoint4, Endpoint6, Gateway, Ingress, Mesh, Mode, Port,
-    Scheduling, Service, Timeouts,
+    Scheduling, Service, Spread, Thresholds, Timeouts,
 };
 use meshd::objects::{NetnsRef, PortRange, Protocol, PublicKey, Scheduler, SchedulerFlags};
 
@@ -79,6 +79,7 @@ pub fn port(published: PortRange, target: impl Into<Option<u16>>, backends: impl
         mode: Mode::Ingress,
         access: Access::default(),
         check: None,
+        spread: Spread::default(),
         backends: backends.into(),
     }
 }
@@ -100,7 +101,15 @@ pub fn round_robin() -> Scheduling {
 }
 
 pub fn backend(address: &str) -> Backend {
-    Backend { address: address.parse().unwrap(), weight: 1, state: BackendState::Enabled, node: None, netns: None }
+    Backend {
+        address: address.parse().unwrap(),
+        weight: 1,
+        thresholds: Thresholds::default(),
+        state: BackendState::Enabled,
+        backup: false,
+        node: None,
+        netns: None,
+    }
 }
 
 /// A backend that meshd attaches.

@@ -65,6 +65,27 @@ fn when_nobody_is_left_the_sandbox_answers() {
     assert_eq!(published.elements.len(), 1);
 }
 
+/// To sh and mh one of weight 0 keeps its share of the clients, who then would be refused: unless there is a flag. To dh, too, and
+/// there is none.
+#[test]
+fn where_clients_are_hashed_nobody_is_sent_to_one_that_rests() {
+    use meshd::mesh::{BackendState, Scheduler};
+    for (scheduler, there, fallback) in [
+        (Scheduler::RoundRobin, 2, false),
+        (Scheduler::SourceHash, 2, true),
+        (Scheduler::Maglev, 2, true),
+        (Scheduler::DestinationHash, 1, false),
+    ] {
+        let mut mesh = kafka();
+        mesh.services[0].ports[0].scheduling.scheduler = scheduler;
+        let service = |mesh: &Mesh| lower(mesh).services.into_values().next().unwrap();
+        assert!(service(&mesh).destinations.len() == 2 && !service(&mesh).flags.fallback);
+        mesh.services[0].ports[0].backends[0].state = BackendState::Drain;
+        let service = service(&mesh);
+        assert_eq!((service.destinations.len(), service.flags.fallback), (there, fallback), "{scheduler}");
+    }
+}
+
 /// Whom to ask, and where.
 #[test]
 fn every_backend_that_may_serve_is_asked_where_it_serves_or_where_it_is_said() {

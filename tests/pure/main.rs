@@ -2,6 +2,7 @@
 //! touched and no privileges are needed; only `nft_text` asks the real nft, where it may.
 
 mod build;
+mod drain;
 mod encryption;
 mod golden;
 mod health;
@@ -13,6 +14,7 @@ mod peers;
 mod plans;
 mod prefixes;
 mod segments;
+mod share;
 mod swarm;
 mod tracer;
 mod traffic;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use meshd::mesh::{Access, Backend, BackendState, Bind, ClientAddress, Mesh, Mode, Peer, Port, Scheduling, Service};
+use meshd::mesh::{
+    Access, Backend, BackendState, Bind, ClientAddress, Mesh, Mode, Peer, Port, Scheduling, Service, Spread, Thresholds,
+};
 use meshd::objects::{
     NetnsRef, Network, Opening, PortRange, Protocol, PublicKey, Scheduler, SchedulerFlags, Surroundings,
 };
@@ -146,6 +148,7 @@ pub fn port(published: PortRange) -> impl Strategy<Value = Port> {
             client_address,
             mode,
             check: None,
+            spread: Spread::default(),
             access,
             backends,
         },
@@ -181,13 +184,20 @@ pub fn backends() -> impl Strategy<Value = Vec<Backend>> {
         4 => subsequence(pool(), 1..=5),
     ];
     // Most are enabled.
-    (some, prop::collection::vec((0..3u32, 0..8usize), 12)).prop_map(|(mut backends, wishes)| {
-        for (backend, (weight, state)) in backends.iter_mut().zip(wishes) {
+    (some, prop::collection::vec((0..3u32, thresholds(), 0..8usize), 12)).prop_map(|(mut backends, wishes)| {
+        for (backend, (weight, thresholds, state)) in backends.iter_mut().zip(wishes) {
             backend.weight = weight;
+            backend.thresholds = thresholds;
             backend.state = BackendState::ALL.get(state).copied().unwrap_or_default();
         }
         backends
     })
+}
+
+/// Most have none.
+pub fn thresholds() -> impl Strategy<Value = Thresholds> {
+    let all = [(0, 0), (0, 0), (0, 0), (3, 0), (3, 2)];
+    select(all.map(|(upper, lower)| Thresholds { upper, lower }).to_vec())
 }
 
 /// All the backends there are. An address is always in the same namespace, as the configuration demands.
@@ -217,12 +227,14 @@ fn pool() -> Vec<Backend> {
     .map(|(address, netns)| Backend {
         address: address.parse::<IpAddr>().unwrap(),
         weight: 1,
+        thresholds: Thresholds::default(),
         state: BackendState::Enabled,
         // Of two peers; see `peers`.
         node: address
             .contains("2.5")
             .then(|| "node-2".to_owned())
             .or(address.contains(":2:5").then(|| "node-2".to_owned())),
+        backup: false,
         netns,
     })
     .collect()

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use meshd::dataplane;
 use meshd::kernel::fake;
-use meshd::mesh::{Access, Backend, ClientAddress, Mesh, Mode, NetnsRef, Peer, Port, Scheduling};
+use meshd::mesh::{Access, Backend, ClientAddress, Mesh, Mode, NetnsRef, Peer, Port, Scheduling, Thresholds};
 use meshd::objects::{
     Family, Link, LinkId, LinkKind, Mac, MapKind, Netns, Objects, PortRange, Protocol, PublicKey, Returns, Scheduler,
     SchedulerFlags, SetElement, SetKind, Surroundings,
@@ -28,6 +28,7 @@ enum Edit {
     Merge(Index),
     Backends(Index, Vec<Backend>),
     Weight(Index, u32),
+    Cap(Index, Thresholds),
     Retarget(Index, u16),
     Reschedule(Index, Scheduling),
     /// The backends move to other namespaces, with their addresses.
@@ -57,6 +58,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         2 => index().prop_map(Edit::Merge),
         4 => (index(), backends()).prop_map(|(port, backends)| Edit::Backends(port, backends)),
         1 => (index(), 0..5u32).prop_map(|(port, weight)| Edit::Weight(port, weight)),
+        1 => (index(), meshes::thresholds()).prop_map(|(port, thresholds)| Edit::Cap(port, thresholds)),
         1 => (index(), 9000..9003u16).prop_map(|(port, target)| Edit::Retarget(port, target)),
         1 => (index(), scheduling(Protocol::Tcp)).prop_map(|(port, scheduling)| Edit::Reschedule(port, scheduling)),
         1 => Just(Edit::Rehouse),
@@ -110,6 +112,12 @@ fn edited(mut mesh: Mesh, edit: Edit) -> Mesh {
             let backend = find(index, &ports).and_then(|place| ports[place].backends.first_mut());
             if let Some(backend) = backend {
                 backend.weight = weight;
+            }
+        }
+        Edit::Cap(index, thresholds) => {
+            let backend = find(index, &ports).and_then(|place| ports[place].backends.first_mut());
+            if let Some(backend) = backend {
+                backend.thresholds = thresholds;
             }
         }
         Edit::Retarget(index, target) => {
@@ -347,7 +355,10 @@ fn alter(objects: &mut Objects, index: Index, how: u8) {
         }),
         6 => {
             let all = objects.services.values_mut().flat_map(|service| service.destinations.values_mut());
-            one(index, all, |destination| destination.weight = 17);
+            one(index, all, |destination| match index.index(2) {
+                0 => destination.weight = 17,
+                _ => destination.thresholds.upper = 17,
+            });
         }
         7 => one(index, tables.flat_map(|table| table.chains.values_mut()), |chain| drop(chain.rules.pop())),
         8 => one(index, tables.flat_map(|table| table.chains.values_mut()), |chain| chain.priority += 1),

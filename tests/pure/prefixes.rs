@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use meshd::dataplane;
 use meshd::kernel::fake;
-use meshd::mesh::{Backend, BackendState, Mesh, Mode};
+use meshd::mesh::{Backend, BackendState, Mesh, Mode, Port};
 use meshd::objects::{
     Family, LinkId, MapKind, MapValue, Mark, Netns, Objects, PortRange, Protocol, Surroundings, VirtualKey,
 };
@@ -51,7 +51,7 @@ fn listed(so_far: &[Step]) -> String {
 }
 
 /// No mark is without a service, and the mark that a published port gets has a service with a backend.
-/// Ports of which someone is unwell may have nobody: then they are closed in the sandbox.
+/// Ports of which someone gets nobody now may have nobody else: then they are closed in the sandbox.
 fn check_sound(objects: &Objects, so_far: &[Step], wanted: &Objects, unwell: &[PortRange]) {
     let marked = marked(objects);
     for (port, mark) in &marked {
@@ -84,11 +84,13 @@ fn check_sound(objects: &Objects, so_far: &[Step], wanted: &Objects, unwell: &[P
     }
 }
 
-/// Ports that have someone who cannot serve, before or after.
+/// Ports that have someone who cannot serve or gets no new clients, before or after.
 fn unwell(related: &Related) -> Vec<PortRange> {
-    let out = |mesh: &&Mesh, port: &PortRange| mesh.out.iter().any(|(mark, _)| *mark == port.mark());
+    let out = |mesh: &Mesh, port: &Port| mesh.out.iter().any(|(mark, _)| *mark == port.mark());
+    let rests = |port: &Port| port.backends.iter().any(|backend| backend.programmed_weight() == Some(0));
     let meshes = [&related.a, &related.b].into_iter().flatten();
-    meshes.flat_map(|mesh| mesh.ports().map(|port| port.published).filter(move |port| out(&mesh, port))).collect()
+    let some = meshes.flat_map(|mesh| mesh.ports().filter(move |port| out(mesh, port) || rests(port)));
+    some.map(|port| port.published).collect()
 }
 
 /// Every port and family with a backend that takes new connections, one by one.

@@ -1,6 +1,7 @@
 //! The command line. Help, man pages and completions are made of this, too.
 
 pub mod changes;
+pub mod check;
 pub mod scheduling;
 
 use std::path::PathBuf;
@@ -84,7 +85,7 @@ pub enum Command {
 
     /// A service's published ports: add, change, remove
     #[command(subcommand, arg_required_else_help = true)]
-    Port(PortCommand),
+    Port(Box<PortCommand>),
 
     /// A service's backends: add, change, drain, remove
     #[command(subcommand, arg_required_else_help = true)]

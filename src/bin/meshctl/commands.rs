@@ -30,7 +30,7 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
     match command {
         Command::Status => look::status(&session).await,
         Command::Service(command) => service::run(&session, command).await,
-        Command::Port(command) => port::run(&session, command).await,
+        Command::Port(command) => port::run(&session, *command).await,
         Command::Backend(command) => backend::run(&session, command).await,
         Command::Plan { reload } => look::plan(&session, reload).await,
         Command::Reload(waiting) => look::reload(&session, waiting.wait()).await,

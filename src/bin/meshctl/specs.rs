@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use meshd::control::protocol::{Backend, Mask, Netns, Port, PortName, Published, Scheduling, Way};
+use meshd::control::protocol::{Backend, Mask, Netns, Port, PortName, Published, Scheduling, Span, Spread, Way};
 
 pub const STATES: [&str; 3] = ["enabled", "drain", "disabled"];
 const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
@@ -34,6 +34,7 @@ pub fn port(text: &str) -> Result<Port, String> {
         scheduling: Scheduling::default(),
         way: Way::default(),
         check: None,
+        spread: Spread::default(),
         backend: None,
     })
 }
@@ -52,22 +53,39 @@ pub fn port_name(text: &str) -> Result<PortName, String> {
     turned.parse().map_err(|_| "one such as tcp/20229 or udp/30000-30099 would do".to_owned())
 }
 
-/// `ADDRESS[,weight=N][,node=NAME][,netns=NAME][,state=STATE]`
+/// `ADDRESS[,weight=N][,upper_threshold=N][,lower_threshold=N][,node=NAME][,netns=NAME][,state=STATE]`
 pub fn backend(text: &str) -> Result<Backend, String> {
     let mut words = text.split(',');
     let address: IpAddr = words.next().unwrap_or_default().parse().map_err(|_| {
         "it begins with an IPv4 or IPv6 address, such as in 10.255.0.33,weight=2,netns=kafka-1".to_owned()
     })?;
-    let mut backend = Backend { address: address.to_string(), weight: None, state: None, node: None, netns: None };
+    let mut backend = Backend {
+        address: address.to_string(),
+        weight: None,
+        upper_threshold: None,
+        lower_threshold: None,
+        state: None,
+        backup: None,
+        node: None,
+        netns: None,
+    };
     for word in words {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         match key {
             "weight" => backend.weight = Some(weight(value)?),
+            "upper_threshold" => backend.upper_threshold = Some(threshold(value)?),
+            "lower_threshold" => backend.lower_threshold = Some(threshold(value)?),
             "netns" => backend.netns = Some(netns(value)?),
             "node" if !value.is_empty() => backend.node = Some(value.to_owned()),
             "state" if STATES.contains(&value) => backend.state = Some(value.to_owned()),
+            "backup" if value.is_empty() => backend.backup = Some(true),
             "state" => return Err(format!("\"{value}\" is no state; {} would do", STATES.join(", "))),
-            _ => return Err(format!("\"{key}\" is nothing that a backend has; weight, node, netns and state are")),
+            _ => {
+                return Err(format!(
+                    "\"{key}\" is nothing that a backend has; \
+                     weight, upper_threshold, lower_threshold, node, netns and state are"
+                ));
+            }
         }
     }
     Ok(backend)
@@ -76,6 +94,11 @@ pub fn backend(text: &str) -> Result<Backend, String> {
 pub fn weight(text: &str) -> Result<u32, String> {
     let weight = text.parse().ok().filter(|weight| *weight <= 65535);
     weight.ok_or_else(|| format!("\"{text}\" is no weight; a number from 0 to 65535 would do"))
+}
+
+/// As far as the kernel can count; the daemon says what goes together.
+pub fn threshold(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("\"{text}\" is no threshold; a number of connections would do"))
 }
 
 /// A name under /run/netns, a path, or a process's number.
@@ -110,6 +133,28 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
         Ok(Duration::from_secs_f64(seconds))
     } else {
         Err("seconds from 0 to 300 would do, such as 30, 30s, 500ms or 2m".to_owned())
+    }
+}
+
+/// 5, 5s, 500ms, 1m; the daemon says how long it may be.
+pub fn span(text: &str) -> Result<Span, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let number = digits.parse::<u64>().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    match (number, &text[digits.len()..]) {
+        (Some(seconds), "") => Ok(Span::Seconds(seconds)),
+        (Some(_), "ms" | "s" | "m" | "h") => Ok(Span::Text(text.to_owned())),
+        _ => Err("one such as 5s, 500ms or 1m would do".to_owned()),
+    }
+}
+
+/// 200, or 200-299.
+pub fn status(text: &str) -> Result<Published, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let code = |text: &str| text.parse().ok().filter(|code| (100..600).contains(code));
+    match (code(first), code(last)) {
+        (Some(code), Some(_)) if !text.contains('-') => Ok(Published::Port(code)),
+        (Some(first), Some(last)) if first <= last => Ok(Published::Text(text.to_owned())),
+        _ => Err("a code from 100 to 599 or a range such as 200-299 would do".to_owned()),
     }
 }
 
@@ -162,6 +207,11 @@ mod tests {
             backend("fd00:255::33,weight=2,netns=kafka-1,state=drain"),
             json!({ "address": "fd00:255::33", "weight": 2, "netns": "kafka-1", "state": "drain" }),
         );
+        says(
+            backend("10.255.0.33,upper_threshold=100,lower_threshold=80"),
+            json!({ "address": "10.255.0.33", "upper_threshold": 100, "lower_threshold": 80 }),
+        );
+        refused(backend("10.255.0.33,upper_threshold=many"), "number of connections");
         says(backend("10.255.0.33,netns=4711"), json!({ "address": "10.255.0.33", "netns": 4711 }));
         refused(backend("kafka-1"), "IPv4 or IPv6");
         refused(backend("10.255.0.33,weight=65536"), "65535");
@@ -177,6 +227,26 @@ mod tests {
         says(mask("255.255.255.0"), json!("255.255.255.0"));
         for text in ["0", "33", "x", ""] {
             refused(mask(text), "24");
+        }
+    }
+
+    #[test]
+    fn spans_are_seconds_or_have_units() {
+        says(span("5"), json!(5));
+        for text in ["5s", "500ms", "1m", "1h"] {
+            says(span(text), json!(text));
+        }
+        for text in ["", "s", "-1s", "+1s", "1.5s", "1d", "5 s"] {
+            refused(span(text), "500ms");
+        }
+    }
+
+    #[test]
+    fn statuses_are_codes_or_ranges() {
+        says(status("204"), json!(204));
+        says(status("200-299"), json!("200-299"));
+        for text in ["", "99", "600", "299-200", "200-", "2xx"] {
+            refused(status(text), "200-299");
         }
     }
 

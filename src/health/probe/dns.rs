@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 
-use super::udp;
+use super::{Failure, udp};
 use crate::mesh::{DnsProbe, DnsRecord};
 
 /// Without EDNS an answer has 512 bytes; some servers do not keep to that.
@@ -17,7 +17,7 @@ const QR: u16 = 1 << 15;
 const TC: u16 = 1 << 9;
 const RD: u16 = 1 << 8;
 
-pub(super) async fn probe(probe: &DnsProbe, to: SocketAddr) -> Result<(), String> {
+pub(super) async fn probe(probe: &DnsProbe, to: SocketAddr) -> Result<(), Failure> {
     // The hasher's keys are random, and others each time.
     let id = RandomState::new().hash_one(()) as u16;
     let socket = udp::ask(to, &question(probe, id)?).await?;
@@ -25,7 +25,7 @@ pub(super) async fn probe(probe: &DnsProbe, to: SocketAddr) -> Result<(), String
         let answer = udp::receive(&socket, LONGEST).await?;
         // Another may answer whom the port belonged to before.
         if let Some(verdict) = verdict(&answer, id) {
-            return verdict;
+            return Ok(verdict?);
         }
     }
 }

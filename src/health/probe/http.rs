@@ -15,7 +15,7 @@ use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{reason, tcp, tls};
+use super::{Failure, reason, tcp, tls};
 use crate::mesh::HttpProbe;
 use capped::Capped;
 
@@ -26,16 +26,17 @@ const LONGEST: usize = 64 << 10;
 /// (1xx).
 const LONGEST_IN_ALL: usize = 1 << 20;
 
-pub(super) async fn probe(probe: &HttpProbe, to: SocketAddr) -> Result<(), String> {
+pub(super) async fn probe(probe: &HttpProbe, to: SocketAddr) -> Result<(), Failure> {
     let request = request(probe, to)?;
     let stream = Capped::new(tcp::connect(to).await?, LONGEST_IN_ALL);
     match probe.tls {
-        None => exchange(probe, request, stream).await,
+        None => exchange(probe, request, stream).await?,
         Some(tls) => {
             let name = tls::server_name(probe.host.as_deref(), to.ip())?;
-            exchange(probe, request, tls::handshake(stream, tls, name).await?).await
+            exchange(probe, request, tls::handshake(stream, tls, name).await?).await?;
         }
     }
+    Ok(())
 }
 
 fn request(probe: &HttpProbe, to: SocketAddr) -> Result<Request<Empty<Bytes>>, String> {

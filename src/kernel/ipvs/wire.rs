@@ -13,8 +13,8 @@ use super::Traffic;
 use crate::kernel::attribute::{Writer, be16_of, find, string_of, u16_of, u32_of, u64_of};
 use crate::kernel::generic;
 use crate::objects::{
-    Destination, DestinationKey, Family, Mark, Persistence, Scheduler, SchedulerFlags, Timeouts, VirtualKey,
-    VirtualService,
+    Destination, DestinationKey, Family, Mark, Persistence, Scheduler, SchedulerFlags, Thresholds, Timeouts,
+    VirtualKey, VirtualService,
 };
 use crate::plan::Step;
 
@@ -83,7 +83,7 @@ const STATS_OUTBYTES: u16 = 5;
 pub const STRANGE_PERSISTENCE: Persistence = Persistence { timeout: 0, prefix: 0 };
 
 /// A weight that no configuration can want (the kernel refuses more than `i32::MAX`), for a destination that
-/// is not plainly masqueraded: for the same reason.
+/// is not masqueraded: for the same reason.
 pub const STRANGE_WEIGHT: u32 = u32::MAX;
 
 /// What is asked of IPVS.
@@ -257,11 +257,11 @@ fn write_destination(writer: &mut Writer, key: DestinationKey, destination: Opti
     writer.u16(DEST_ADDR_FAMILY, af_of(Family::of(&key.address)));
     writer.bytes(DEST_ADDR, &address);
     writer.be16(DEST_PORT, key.port);
-    if let Some(Destination { weight }) = destination {
+    if let Some(Destination { weight, thresholds: Thresholds { upper, lower } }) = destination {
         writer.u32(DEST_FWD_METHOD, MASQUERADE);
         writer.u32(DEST_WEIGHT, weight);
-        writer.u32(DEST_U_THRESH, 0);
-        writer.u32(DEST_L_THRESH, 0);
+        writer.u32(DEST_U_THRESH, upper);
+        writer.u32(DEST_L_THRESH, lower);
     }
 }
 
@@ -278,8 +278,9 @@ pub struct SeenService {
 pub struct SeenDestination {
     pub key: DestinationKey,
     pub weight: u32,
-    /// Whether it is masqueraded and without thresholds, as we make them.
+    /// Whether it is masqueraded, as we make them.
     pub plain: bool,
+    pub thresholds: Thresholds,
     pub active: u32,
     pub inactive: u32,
     pub persistent: u32,
@@ -288,7 +289,8 @@ pub struct SeenDestination {
 
 impl SeenDestination {
     pub fn destination(&self) -> Destination {
-        Destination { weight: if self.plain { self.weight } else { STRANGE_WEIGHT } }
+        let weight = if self.plain { self.weight } else { STRANGE_WEIGHT };
+        Destination { weight, thresholds: self.thresholds }
     }
 }
 
@@ -347,7 +349,8 @@ pub fn read_destination(body: &[u8], family: Family) -> Option<SeenDestination> 
     Some(SeenDestination {
         key: DestinationKey { address, port },
         weight: number(DEST_WEIGHT),
-        plain: [DEST_FWD_METHOD, DEST_U_THRESH, DEST_L_THRESH].map(number) == [MASQUERADE, 0, 0],
+        plain: number(DEST_FWD_METHOD) == MASQUERADE,
+        thresholds: Thresholds { upper: number(DEST_U_THRESH), lower: number(DEST_L_THRESH) },
         active: number(DEST_ACTIVE_CONNS),
         inactive: number(DEST_INACT_CONNS),
         persistent: number(DEST_PERSIST_CONNS),

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use meshd::control::protocol::{Backend, Netns, Port, PortName};
 
 use super::Waiting;
+use super::check::CheckArguments;
 use super::scheduling::{SchedulingArguments, UnsetArguments};
 use crate::meshctl::specs;
 
@@ -67,13 +68,13 @@ pub struct ServiceAdd {
     #[arg(short, long, value_name = "PORT", required_unless_present = "file", value_parser = specs::port)]
     pub publish: Vec<Port>,
 
-    /// A backend, as ADDRESS[,weight=N][,node=NAME][,netns=NAME][,state=STATE]; may be repeated
+    /// A backend, as ADDRESS[,weight=N][,upper_threshold=N][,lower_threshold=N][,node=NAME][,netns=NAME][,state=STATE]; may be repeated
     #[arg(short, long, value_name = "BACKEND", value_parser = specs::backend)]
     pub backend: Vec<Backend>,
 
     /// The service as JSON, as `service get -o json` prints it; -: standard input
     #[arg(
-        short, long, conflicts_with_all = ["publish", "backend", "SchedulingArguments"],
+        short, long, conflicts_with_all = ["publish", "backend", "SchedulingArguments", "CheckArguments"],
         value_hint = ValueHint::FilePath
     )]
     pub file: Option<PathBuf>,
@@ -81,9 +82,12 @@ pub struct ServiceAdd {
     #[command(flatten)]
     pub doing: Doing,
 
-    // The last, since its heading goes on from here.
+    // The last, since their headings go on from here.
     #[command(flatten)]
     pub scheduling: Box<SchedulingArguments>,
+
+    #[command(flatten)]
+    pub check: Box<CheckArguments>,
 }
 
 #[derive(Args)]
@@ -101,7 +105,7 @@ pub struct ServiceSet {
 
     /// Replace the whole service by this one, JSON as `service get -o json` prints it; -: standard input
     #[arg(
-        short, long, conflicts_with_all = ["SchedulingArguments", "UnsetArguments", "publish_add", "publish_rm"],
+        short, long, conflicts_with_all = ["SchedulingArguments", "CheckArguments", "UnsetArguments", "publish_add", "publish_rm"],
         value_hint = ValueHint::FilePath
     )]
     pub file: Option<PathBuf>,
@@ -114,6 +118,9 @@ pub struct ServiceSet {
 
     #[command(flatten)]
     pub unset: UnsetArguments,
+
+    #[command(flatten)]
+    pub check: Box<CheckArguments>,
 }
 
 #[derive(Subcommand)]
@@ -127,13 +134,15 @@ pub enum PortCommand {
         /// PUBLISHED[:TARGET][/PROTOCOL]: 20229:9092, 53/udp, 30000-30099/udp
         #[arg(value_parser = specs::port)]
         port: Port,
-        /// A backend of this port's own, as ADDRESS[,weight=N][,node=NAME][,netns=NAME][,state=STATE]; may be repeated
+        /// A backend of this port's own, as ADDRESS[,weight=N][,upper_threshold=N][,lower_threshold=N][,node=NAME][,netns=NAME][,state=STATE]; may be repeated
         #[arg(short, long, value_name = "BACKEND", value_parser = specs::backend)]
         backend: Vec<Backend>,
         #[command(flatten)]
         changing: Changing,
         #[command(flatten)]
         scheduling: Box<SchedulingArguments>,
+        #[command(flatten)]
+        check: Box<CheckArguments>,
     },
     /// Change a port
     #[command(after_help = "Example:\n  meshctl port set kafka tcp/20229 --scheduler lc")]
@@ -146,7 +155,7 @@ pub enum PortCommand {
         /// The backends' port
         #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
         target: Option<u16>,
-        /// The port's own backends from now on, as ADDRESS[,weight=N][,node=NAME][,netns=NAME][,state=STATE]; may be repeated
+        /// The port's own backends from now on, as ADDRESS[,weight=N][,upper_threshold=N][,lower_threshold=N][,node=NAME][,netns=NAME][,state=STATE]; may be repeated
         #[arg(short, long, value_name = "BACKEND", value_parser = specs::backend)]
         backend: Vec<Backend>,
         /// No backends of its own any more, but the service's
@@ -158,6 +167,8 @@ pub enum PortCommand {
         scheduling: Box<SchedulingArguments>,
         #[command(flatten)]
         unset: UnsetArguments,
+        #[command(flatten)]
+        check: Box<CheckArguments>,
     },
     /// Withdraw ports
     #[command(after_help = "Example:\n  meshctl port rm kafka tcp/20229")]
@@ -211,6 +222,9 @@ pub enum BackendCommand {
         /// Enable them again
         #[arg(long)]
         undo: bool,
+        /// Disable them: connections end at once
+        #[arg(long, conflicts_with = "undo")]
+        now: bool,
         #[command(flatten)]
         changing: Changing,
     },
@@ -221,6 +235,9 @@ pub enum BackendCommand {
         list: List,
         #[arg(required = true, value_name = "ADDRESS")]
         addresses: Vec<IpAddr>,
+        /// End their connections at once; else they have `drain` to end by themselves
+        #[arg(long)]
+        now: bool,
         #[command(flatten)]
         changing: Changing,
     },
@@ -241,6 +258,12 @@ pub struct BackendValues {
     /// 0 to 65535; 0: no new connections
     #[arg(short, long, value_name = "N", value_parser = specs::weight)]
     pub weight: Option<u32>,
+    /// At that many connections, open and lately closed, it gets no more; 0: no cap
+    #[arg(short = 'x', long, visible_alias = "u-threshold", value_name = "N", value_parser = specs::threshold)]
+    pub upper_threshold: Option<u32>,
+    /// Below that many it gets some again; 0: three quarters of the upper one
+    #[arg(short = 'y', long, visible_alias = "l-threshold", value_name = "N", value_parser = specs::threshold)]
+    pub lower_threshold: Option<u32>,
     /// The peer that it is on; else it is this node's
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub node: Option<String>,
@@ -250,12 +273,18 @@ pub struct BackendValues {
     /// enabled, drain (no new connections) or disabled (none at all)
     #[arg(long, value_parser = specs::STATES, hide_possible_values = true)]
     pub state: Option<String>,
+    /// It gets clients only while others cannot take them
+    #[arg(long)]
+    pub backup: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BackendKey {
     Weight,
+    UpperThreshold,
+    LowerThreshold,
     Node,
     Netns,
     State,
+    Backup,
 }

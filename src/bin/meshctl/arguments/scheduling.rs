@@ -2,8 +2,8 @@
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
-use meshd::control::protocol::{Mask, Scheduling, Way};
-use meshd::mesh::{ClientAddress, Mode, Scheduler};
+use meshd::control::protocol::{Mask, Scheduling, Span, Spread, Way};
+use meshd::mesh::{ClientAddress, Mode, OnEmpty, Prefer, Scheduler};
 use serde_json::{Map, Value, json};
 
 use crate::meshctl::specs;
@@ -61,7 +61,35 @@ pub struct SchedulingArguments {
     #[arg(long, value_name = "NETWORK")]
     #[arg(help_heading = "Publishing")]
     deny: Vec<String>,
+
+    /// Whom clients are sent to first: any (default), or local, the backends of this node
+    #[arg(long, value_name = "WHOM", value_parser = PossibleValuesParser::new(Prefer::ALL.iter().map(|one| one.name())))]
+    #[arg(hide_possible_values = true, help_heading = SPREAD)]
+    prefer: Option<String>,
+
+    /// How long the weight of one that comes up rises, such as 20s
+    #[arg(long, value_name = "TIME", help_heading = SPREAD)]
+    slow_start: Option<String>,
+
+    /// How long one that is drained or taken away may keep its connections; default 30s
+    #[arg(long, value_name = "TIME", help_heading = SPREAD)]
+    drain: Option<String>,
+
+    /// Backups help while less of the others' weight is up, in hundredths; 0: when nobody is left
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100), help_heading = SPREAD)]
+    quorum: Option<u8>,
+
+    /// And until there is so much more; default 10
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100), help_heading = SPREAD)]
+    hysteresis: Option<u8>,
+
+    /// What clients meet where nobody takes them: reset, drop, or fallback, a backup
+    #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(OnEmpty::ALL.iter().map(|one| one.name())))]
+    #[arg(hide_possible_values = true, help_heading = SPREAD)]
+    on_empty: Option<String>,
 }
+
+const SPREAD: &str = "Who gets clients when";
 
 fn client_addresses() -> PossibleValuesParser {
     PossibleValuesParser::new(ClientAddress::ALL.iter().map(|one| one.name()))
@@ -100,6 +128,20 @@ impl SchedulingArguments {
     }
 }
 
+impl SchedulingArguments {
+    pub fn spread(&self) -> Spread {
+        let span = |text: &Option<String>| text.clone().map(Span::Text);
+        Spread {
+            prefer: self.prefer.clone(),
+            slow_start: span(&self.slow_start),
+            drain: span(&self.drain),
+            quorum: self.quorum,
+            hysteresis: self.hysteresis,
+            on_empty: self.on_empty.clone(),
+        }
+    }
+}
+
 /// Back to what it is by default, or to the service's.
 #[derive(Args, Clone, Debug, Default)]
 pub struct UnsetArguments {
@@ -121,6 +163,13 @@ pub enum Key {
     Bind,
     Allow,
     Deny,
+    Check,
+    Prefer,
+    SlowStart,
+    Drain,
+    Quorum,
+    Hysteresis,
+    OnEmpty,
 }
 
 impl Key {
@@ -137,6 +186,13 @@ impl Key {
             Key::Bind => "bind",
             Key::Allow => "allow",
             Key::Deny => "deny",
+            Key::Check => "check",
+            Key::Prefer => "prefer",
+            Key::SlowStart => "slow_start",
+            Key::Drain => "drain",
+            Key::Quorum => "quorum",
+            Key::Hysteresis => "hysteresis",
+            Key::OnEmpty => "on_empty",
         }
     }
 }
@@ -144,7 +200,7 @@ impl Key {
 /// What is to change, as a merge patch (RFC 7396): what is not named stays.
 pub fn patch(scheduling: &SchedulingArguments, unset: &UnsetArguments) -> Map<String, Value> {
     let mut patch = Map::new();
-    for said in [json!(scheduling.scheduling()), json!(scheduling.way())] {
+    for said in [json!(scheduling.scheduling()), json!(scheduling.way()), json!(scheduling.spread())] {
         patch.extend(said.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
     }
     for key in &unset.unset {
@@ -187,6 +243,12 @@ mod tests {
             json!({ "persistence": 60, "persistence_mask": 24, "persistence_mask6": 64, "one_packet": false }),
         );
         check("--mode host --client-address preserve", json!({ "mode": "host", "client_address": "preserve" }));
+        check(
+            "--prefer local --slow-start 20s --drain 5m --quorum 50 --hysteresis 5 --on-empty fallback --unset deny",
+            json!({ "prefer": "local", "slow_start": "20s", "drain": "5m", "quorum": 50, "hysteresis": 5,
+                    "on_empty": "fallback", "deny": null }),
+        );
+        check("--unset slow-start --unset on-empty", json!({ "slow_start": null, "on_empty": null }));
         check("--allow 10.0.0.0/8 --allow ::/0 --unset bind", json!({ "allow": ["10.0.0.0/8", "::/0"], "bind": null }));
         check("--unset scheduler-flags --unset persistence-mask6", {
             json!({ "scheduler_flags": null, "persistence_mask6": null })

@@ -14,17 +14,20 @@ use crate::meshctl::text;
 
 pub async fn run(session: &Session<'_>, command: PortCommand) -> Result<(), Failure> {
     match command {
-        PortCommand::Add { service, mut port, backend, scheduling, changing } => {
+        PortCommand::Add { service, mut port, backend, scheduling, check, changing } => {
+            port.check = check.whole()?.map(Box::new);
             port.scheduling = scheduling.scheduling();
             port.way = scheduling.way();
+            port.spread = scheduling.spread();
             port.backend = (!backend.is_empty()).then_some(backend);
             let what = format!("port {} of {service}", text::service::name(&port));
             let path = format!("{}/ports", path(&service));
             let change = Change { method: Method::POST, path, body: Some(json!(port)), what };
             session.change(&service, change, &mut Manner::from(&changing)).await
         }
-        PortCommand::Set { service, port, target, backend, service_backends, scheduling, unset, changing } => {
+        PortCommand::Set { service, port, target, backend, service_backends, scheduling, unset, check, changing } => {
             let mut patch = patch(&scheduling, &unset);
+            patch.extend(check.patch()?);
             patch.extend(target.map(|target| ("target".to_owned(), json!(target))));
             if service_backends {
                 patch.insert("backend".to_owned(), Value::Null);

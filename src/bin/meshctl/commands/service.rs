@@ -54,15 +54,16 @@ fn change(method: Method, name: &str, body: Option<Value>) -> Change {
 }
 
 async fn add(session: &Session<'_>, arguments: ServiceAdd) -> Result<(), Failure> {
-    let ServiceAdd { name, publish, backend, scheduling, file, doing } = arguments;
+    let ServiceAdd { name, publish, backend, scheduling, check, file, doing } = arguments;
     let (name, service) = match (&file, name) {
         (Some(path), name) => {
             let file = file::read(path)?;
             (file.named(name.as_deref())?, file.service)
         }
         (None, Some(name)) => {
-            let (way, scheduling) = (scheduling.way(), scheduling.scheduling());
-            let service = Service { name: name.clone(), scheduling, way, check: None, port: publish, backend };
+            let (way, spread, scheduling) = (scheduling.way(), scheduling.spread(), scheduling.scheduling());
+            let check = check.whole()?.map(Box::new);
+            let service = Service { name: name.clone(), scheduling, way, check, spread, port: publish, backend };
             (name, json!(service))
         }
         (None, None) => return Err(Failure::usage("the service needs a name")),
@@ -76,9 +77,10 @@ async fn add(session: &Session<'_>, arguments: ServiceAdd) -> Result<(), Failure
 const TRIES: usize = 5;
 
 async fn set(session: &Session<'_>, arguments: ServiceSet) -> Result<(), Failure> {
-    let ServiceSet { name, scheduling, unset, publish_add, publish_rm, file, changing } = arguments;
+    let ServiceSet { name, scheduling, unset, check, publish_add, publish_rm, file, changing } = arguments;
     let mut manner = Manner::from(&changing);
-    let patch = patch(&scheduling, &unset);
+    let mut patch = patch(&scheduling, &unset);
+    patch.extend(check.patch()?);
     if let Some(path) = &file {
         let file = file::read(path)?;
         file.named(Some(&name))?;

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use meshd::control::protocol::{
-    Backend, Entry, Mask, Netns, Owner, Port, Published, Scheduling, Service, Services, Way,
+    Backend, Check, Entry, Mask, Netns, Owner, Port, Published, Scheduling, Service, Services, Span, Spread, Way,
 };
+use serde_json::{Value, json};
 
 use crate::meshctl::table::Align::{Left, Right};
 use crate::meshctl::table::{Cell, Paint, Table, Tone, facts};
@@ -32,15 +33,22 @@ pub fn one(entry: &Entry, paint: Paint) -> String {
         ("Name", Cell::new(&service.name, Tone::Head)),
         ("Owner", word(*owner).into()),
         ("Generation", generation.into()),
-        ("Scheduling", scheduling(&service.scheduling, &service.way).unwrap_or_else(|| "rr".to_owned()).into()),
+        (
+            "Scheduling",
+            scheduling(&service.scheduling, &service.way, &service.spread).unwrap_or_else(|| "rr".to_owned()).into(),
+        ),
     ];
+    known.extend(service.check.as_deref().map(|one| ("Check", check(one).into())));
     if service.port.is_empty() {
         known.push(("Ports", "none".into()));
     }
     let mut text = facts(&known, paint);
     let mut ports = Table::new(&[("PORT", Left), ("SCHEDULING", Left), ("BACKENDS", Left)]);
     for published in &service.port {
-        let own = scheduling(&published.scheduling, &published.way).unwrap_or_else(|| "the service's".to_owned());
+        let own = scheduling(&published.scheduling, &published.way, &published.spread);
+        let check = published.check.as_deref().map(|one| format!("check {}", check(one)));
+        let own = [own, check].into_iter().flatten().reduce(|one, other| format!("{one}, {other}"));
+        let own = own.unwrap_or_else(|| "the service's".to_owned());
         let backends = published.backend.as_ref().map_or("the service's", |_| "its own");
         ports.row([port(published).into(), own.into(), backends.into()]);
     }
@@ -51,7 +59,8 @@ pub fn one(entry: &Entry, paint: Paint) -> String {
 }
 
 fn backends(service: &Service, paint: Paint) -> String {
-    let columns = [("BACKEND", Left), ("WEIGHT", Right), ("STATE", Left), ("NETNS", Left), ("OF", Left)];
+    let columns =
+        [("BACKEND", Left), ("WEIGHT", Right), ("CAP", Right), ("STATE", Left), ("NETNS", Left), ("OF", Left)];
     let mut table = Table::new(&columns);
     for backend in &service.backend {
         table.row(row(backend, "the service".to_owned()));
@@ -64,16 +73,38 @@ fn backends(service: &Service, paint: Paint) -> String {
     table.render(paint)
 }
 
-fn row(backend: &Backend, of: String) -> [Cell; 5] {
-    let state = backend.state.as_deref().unwrap_or("enabled");
-    let tone = if state == "enabled" { Tone::Plain } else { Tone::Warning };
+fn row(backend: &Backend, of: String) -> [Cell; 6] {
+    let state = match backend.backup {
+        Some(true) if backend.state.is_none() => "backup",
+        _ => backend.state.as_deref().unwrap_or("enabled"),
+    };
+    let tone = if ["enabled", "backup"].contains(&state) { Tone::Plain } else { Tone::Warning };
     let netns = match &backend.netns {
         Some(Netns::Name(name)) => name.clone(),
         Some(Netns::Pid(pid)) => format!("pid {pid}"),
         None => "-".to_owned(),
     };
     let weight = backend.weight.unwrap_or(1);
-    [(&backend.address).into(), weight.into(), Cell::new(state, tone), netns.into(), of.into()]
+    [(&backend.address).into(), weight.into(), cap(backend).into(), Cell::new(state, tone), netns.into(), of.into()]
+}
+
+/// `100`, or `100/80` where it gets connections again below 80.
+fn cap(backend: &Backend) -> String {
+    let said = |threshold: Option<u32>| threshold.filter(|threshold| *threshold > 0);
+    match (said(backend.upper_threshold), said(backend.lower_threshold)) {
+        (Some(upper), Some(lower)) => format!("{upper}/{lower}"),
+        (Some(upper), None) => upper.to_string(),
+        (None, _) => "-".to_owned(),
+    }
+}
+
+/// Its type, and what else it says: `http, path /healthz`.
+fn check(check: &Check) -> String {
+    let keys = json!(check);
+    let said = keys.as_object().into_iter().flatten().filter(|(key, _)| *key != "type");
+    let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let kind = check.kind.clone().unwrap_or_else(|| "no type".to_owned());
+    said.fold(kind, |text, (key, value)| format!("{text}, {key} {}", plain(value)))
 }
 
 fn word(owner: Owner) -> &'static str {
@@ -120,8 +151,25 @@ pub fn name(port: &Port) -> String {
         .map_or_else(|| format!("{}/{published}", port.protocol.as_deref().unwrap_or("tcp")), |name| name.to_string())
 }
 
+fn spread_words(spread: &Spread) -> impl Iterator<Item = String> {
+    let Spread { prefer, slow_start, drain, quorum, hysteresis, on_empty } = spread;
+    let span = |span: &Span| match span {
+        Span::Seconds(seconds) => format!("{seconds}s"),
+        Span::Text(text) => text.clone(),
+    };
+    let words = [
+        prefer.as_ref().map(|whom| format!("prefer {whom}")),
+        slow_start.as_ref().map(|time| format!("slow start {}", span(time))),
+        drain.as_ref().map(|time| format!("drain {}", span(time))),
+        quorum.map(|percent| format!("quorum {percent} %")),
+        hysteresis.map(|percent| format!("hysteresis {percent} %")),
+        on_empty.as_ref().map(|what| format!("on empty {what}")),
+    ];
+    words.into_iter().flatten()
+}
+
 /// As ipvsadm -Ln prints it; `None`: it says nothing.
-fn scheduling(scheduling: &Scheduling, way: &Way) -> Option<String> {
+fn scheduling(scheduling: &Scheduling, way: &Way, spread: &Spread) -> Option<String> {
     let mut words = Vec::new();
     words.extend(scheduling.scheduler.clone());
     words.extend(scheduling.scheduler_flags.iter().flatten().cloned());
@@ -134,6 +182,7 @@ fn scheduling(scheduling: &Scheduling, way: &Way) -> Option<String> {
     }));
     words.extend(scheduling.persistence_mask6.map(|length| format!("mask6 {length}")));
     words.extend(scheduling.one_packet.map(|one| if one { "one packet" } else { "not one packet" }.to_owned()));
+    words.extend(spread_words(spread));
     words.extend(way.client_address.as_ref().map(|whom| format!("client address {whom}")));
     words.extend(way.mode.as_ref().map(|mode| format!("mode {mode}")));
     for (key, list) in [("bind", &way.bind), ("allow", &way.allow), ("deny", &way.deny)] {
@@ -153,14 +202,16 @@ mod tests {
     fn kafka() -> Entry {
         let entry = json!({ "owner": "socket", "generation": 12, "service": {
             "name": "kafka", "scheduler": "wrr", "persistence": 60, "persistence_mask": 24,
+            "check": { "type": "http", "path": "/healthz", "rise": 2 },
             "port": [
                 { "published": 20229, "target": 9092 },
                 { "published": "30000-30099", "protocol": "udp", "one_packet": true,
+                  "check": { "type": "none" },
                   "backend": [{ "address": "10.255.0.33" }, { "address": "fd00::40", "netns": 4711 }] },
             ],
             "backend": [
-                { "address": "10.255.0.33", "weight": 2, "netns": "kafka-1" },
-                { "address": "10.255.0.34", "state": "drain" },
+                { "address": "10.255.0.33", "weight": 2, "netns": "kafka-1", "upper_threshold": 100, "lower_threshold": 80 },
+                { "address": "10.255.0.34", "state": "drain", "upper_threshold": 50 },
             ],
         }});
         serde_json::from_value(entry).expect("a good entry")
@@ -194,16 +245,17 @@ Name:        kafka
 Owner:       socket
 Generation:  12
 Scheduling:  wrr, persistent 60s, mask 24
+Check:       http, path /healthz, rise 2
 
-PORT              SCHEDULING      BACKENDS
-tcp/20229->9092   the service's   the service's
-udp/30000-30099   one packet      its own
+PORT              SCHEDULING               BACKENDS
+tcp/20229->9092   the service's            the service's
+udp/30000-30099   one packet, check none   its own
 
-BACKEND       WEIGHT   STATE     NETNS      OF
-10.255.0.33        2   enabled   kafka-1    the service
-10.255.0.34        1   drain     -          the service
-10.255.0.33        1   enabled   -          udp/30000-30099
-fd00::40           1   enabled   pid 4711   udp/30000-30099
+BACKEND       WEIGHT      CAP   STATE     NETNS      OF
+10.255.0.33        2   100/80   enabled   kafka-1    the service
+10.255.0.34        1       50   drain     -          the service
+10.255.0.33        1        -   enabled   -          udp/30000-30099
+fd00::40           1        -   enabled   pid 4711   udp/30000-30099
 ";
         assert_eq!(one(&kafka(), Paint(false)), expected);
     }

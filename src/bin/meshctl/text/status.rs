@@ -42,6 +42,7 @@ pub fn status(status: &Status, paint: Paint) -> String {
         text += &format!("\nWhat is wrong with the configuration:\n{}", escape::lines(&indented(reason)));
     }
     text += &section("Backends that are not up:", &status.unwell, paint);
+    text += &section("Backends that are drained:", &status.leaving, paint);
     text += &section("What is kept and not in force:", &status.state.refused, paint);
     text + &section("Steps that failed, and are retried:", &status.failures, paint)
 }
@@ -123,6 +124,7 @@ mod tests {
             timeouts: Some(Timeouts { tcp: 900, tcp_fin: 120, udp: 300 }),
             public_key: None,
             unwell: vec![],
+            leaving: vec![],
             look: 0.0123,
             repaired: 0,
             configuration: Configuration { path: "/etc/meshd/services.toml".into(), refused: None },

@@ -82,11 +82,23 @@ fn destinations_are_made_as_ipvsadm_makes_them() {
             Command::NewDestination,
             V4,
             destination("10.255.0.33:9092"),
-            Some(Destination { weight: 3 }),
+            Some(Destination { weight: 3, thresholds: Thresholds::default() }),
         ),
         "05010000 14000180 06000100 02000000  08000500 054f0100
          48000280 06000b00 02000000  14000100 0aff0021 00000000 00000000 00000000  06000200 23840000
          08000300 00000000  08000400 03000000  08000500 00000000  08000600 00000000",
+    );
+    // -a -f 85765 -r 10.255.0.33:9092 -m -w 3 -x 1000 -y 700
+    check(
+        Message::about_destination(
+            Command::NewDestination,
+            V4,
+            destination("10.255.0.33:9092"),
+            Some(Destination { weight: 3, thresholds: Thresholds { upper: 1000, lower: 700 } }),
+        ),
+        "05010000 14000180 06000100 02000000  08000500 054f0100
+         48000280 06000b00 02000000  14000100 0aff0021 00000000 00000000 00000000  06000200 23840000
+         08000300 00000000  08000400 03000000  08000500 e8030000  08000600 bc020000",
     );
     // -d -f 131125 -6 -r [fd00::21]:53
     check(
@@ -115,7 +127,9 @@ fn a_destination_is_read_as_the_kernel_tells_it() {
            0c000900 00000000 00000000  0c000a00 00000000 00000000");
     let traffic = Traffic { connections: 4, packets_in: 5, packets_out: 6, bytes_in: (1 << 32) + 7, bytes_out: 8 };
     let key = destination("10.255.0.33:9092");
-    let seen = SeenDestination { key, weight: 3, plain: true, active: 1, inactive: 2, persistent: 3, traffic };
+    let thresholds = Thresholds::default();
+    let seen =
+        SeenDestination { key, weight: 3, plain: true, thresholds, active: 1, inactive: 2, persistent: 3, traffic };
     assert_eq!(read_destination(&answer, Family::V4), Some(seen));
 }
 
@@ -164,24 +178,26 @@ fn strange_services_are_seen_as_different() {
 /// A direct-routed destination, and one of kernels that do not tell its address family.
 #[test]
 fn strange_destinations_are_seen_as_different() {
-    let seen = |forwarding: u32, threshold: u32| {
+    let seen = |forwarding: u32, upper: u32, lower: u32| {
         let message = Message::new(Command::NewDestination, |writer| {
             writer.nested(DESTINATION, |writer| {
                 writer.bytes(DEST_ADDR, &[10, 255, 0, 33, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
                 writer.be16(DEST_PORT, 9092);
                 writer.u32(DEST_FWD_METHOD, forwarding);
                 writer.u32(DEST_WEIGHT, 5);
-                writer.u32(DEST_U_THRESH, threshold);
+                writer.u32(DEST_U_THRESH, upper);
+                writer.u32(DEST_L_THRESH, lower);
             });
         });
         let seen = read_destination(&message.body(), Family::V4).unwrap();
         assert_eq!(seen.key, destination("10.255.0.33:9092"));
         assert_eq!(seen.weight, 5);
-        seen.destination().weight
+        seen.destination()
     };
-    assert_eq!(seen(MASQUERADE, 0), 5);
-    assert_eq!(seen(3, 0), STRANGE_WEIGHT);
-    assert_eq!(seen(MASQUERADE, 100), STRANGE_WEIGHT);
+    let plain = Destination { weight: 5, thresholds: Thresholds::default() };
+    assert_eq!(seen(MASQUERADE, 0, 0), plain);
+    assert_eq!(seen(3, 0, 0), Destination { weight: STRANGE_WEIGHT, ..plain });
+    assert_eq!(seen(MASQUERADE, 100, 90), Destination { thresholds: Thresholds { upper: 100, lower: 90 }, ..plain });
 }
 
 #[test]
@@ -227,8 +243,11 @@ fn any_service(longest: u8) -> impl Strategy<Value = VirtualService> {
 }
 
 fn any_destination() -> impl Strategy<Value = (DestinationKey, Destination)> {
-    (any::<IpAddr>(), any::<u16>(), 0..=i32::MAX as u32)
-        .prop_map(|(address, port, weight)| (DestinationKey { address, port }, Destination { weight }))
+    (any::<IpAddr>(), any::<u16>(), 0..=i32::MAX as u32, any::<(u32, u32)>()).prop_map(
+        |(address, port, weight, (upper, lower))| {
+            (DestinationKey { address, port }, Destination { weight, thresholds: Thresholds { upper, lower } })
+        },
+    )
 }
 
 proptest! {

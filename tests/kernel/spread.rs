@@ -1,0 +1,167 @@
+//! Which backends get clients when: backups, those of this node, those that have just come up; and what clients meet where
+//! there is nobody.
+
+use std::time::{Duration, Instant};
+
+use crate::lab::{Config, Lab, Nodes, Place, Tcp, Udp, Underlay, eventually, tally, value_of};
+
+const TO: &str = "192.168.50.1:20229";
+
+/// kafka-1, kafka-2 and, as a backup, kafka-3.
+fn kafka(lab: &Lab, more: &str) -> Config {
+    let backend = |number: usize| {
+        let backup = if number == 3 { "backup = true, " } else { "" };
+        format!("{{ {backup}address = '10.255.0.{}', netns = \"kafka-{number}\" }}", 32 + number)
+    };
+    lab.config().service(&format!(
+        "name = 'kafka'\nport = [{{ published = 20229, target = 9092 }}]\n{more}\nbackend = [{}, {}, {}]\n\
+         check = {{ type = 'tcp', interval = '1s', timeout = '1s', rise = 2, fall = 2 }}",
+        backend(1),
+        backend(2),
+        backend(3)
+    ))
+}
+
+fn refuses(backend: &Place, does: bool) {
+    let _ = backend.try_run("nft delete table inet affliction");
+    if does {
+        backend.run("nft add table inet affliction");
+        backend.run("nft add chain inet affliction input { type filter hook input priority 0 ; }");
+        backend.run("nft add rule inet affliction input tcp dport 9092 reject with tcp reset");
+    }
+}
+
+/// The weight of each backend that is in the kernel, by the last number of its address.
+fn weights(lab: &Lab) -> Vec<(u32, u32)> {
+    let listed = lab.sandbox().run("ipvsadm -Sn");
+    let one = |line: &str| {
+        let address = line.split_once("-r 10.255.0.")?.1.split_once(':')?.0.parse().ok()?;
+        Some((address, line.split_once("-w ")?.1.trim().parse().ok()?))
+    };
+    let mut weights: Vec<(u32, u32)> = listed.lines().filter_map(one).collect();
+    weights.sort_unstable();
+    weights
+}
+
+fn answered_by(from: &Place, to: &str) -> Vec<String> {
+    tally(&from.ask_times(8, Tcp, to)).into_keys().map(str::to_owned).collect()
+}
+
+#[test]
+fn smoke_a_backup_helps_when_nobody_else_is_left_and_no_longer() {
+    let Some(lab) = Lab::new() else { return };
+    let backends = lab.kafka(&[Tcp]);
+    let mut meshd = lab.start(&kafka(&lab, ""));
+    eventually("all are known", || weights(&lab) == [(33, 1), (34, 1), (35, 0)]);
+    assert_eq!(answered_by(&lab.client, TO), ["kafka-1", "kafka-2"]);
+    refuses(&backends[0], true);
+    eventually("one is down", || weights(&lab) == [(34, 1), (35, 0)]);
+    refuses(&backends[1], true);
+    eventually("the backup helps", || weights(&lab) == [(35, 1)]);
+    let mut held = lab.client.connect(Tcp, TO).unwrap();
+    assert_eq!(held.ask("who").unwrap().backend, "kafka-3");
+    refuses(&backends[1], false);
+    eventually("one is back", || weights(&lab) == [(34, 1), (35, 0)]);
+    assert_eq!(answered_by(&lab.client, TO), ["kafka-2"]);
+    assert_eq!(held.ask("still there").unwrap().backend, "kafka-3", "nobody is cut");
+    // With a quorum one of two is too few.
+    meshd.reload(&kafka(&lab, "quorum = 60"));
+    assert_eq!(weights(&lab), [(34, 1), (35, 1)]);
+    refuses(&backends[0], false);
+    eventually("both are there", || weights(&lab) == [(33, 1), (34, 1), (35, 0)]);
+    // None of that was done twice, or by someone else.
+    assert_eq!(value_of(&lab.metrics(), "meshd_drift_found_total{kind=\"backend\"}"), 0.0);
+    // A restart starts from there.
+    meshd.kill9();
+    let mut meshd = lab.spawn();
+    meshd.wait_until_ready();
+    assert_eq!(weights(&lab), [(33, 1), (34, 1), (35, 0)]);
+    held.ask("and still").unwrap();
+}
+
+#[test]
+fn those_of_the_node_come_first() {
+    let Some(nodes) = Nodes::new(2, Underlay::default()) else { return };
+    let backends = nodes.kafka(&[Tcp]);
+    let with = |config: Config| {
+        let backend = |number: usize| {
+            format!("{{ address = '10.255.0.{}', node = 'node-{number}', netns = \"kafka-{number}\" }}", 32 + number)
+        };
+        config.service(&format!(
+            "name = 'kafka'\nprefer = 'local'\nport = [{{ published = 20229, target = 9092 }}]\nbackend = [{}, {}]\n\
+             check = {{ type = 'tcp', interval = '1s', timeout = '1s', rise = 2, fall = 2 }}",
+            backend(1),
+            backend(2)
+        ))
+    };
+    let _daemons = nodes.start(with);
+    let at: Vec<String> = nodes.all.iter().map(|node| format!("{}:20229", node.address())).collect();
+    let both = |first: &str, second: &str| {
+        answered_by(&nodes.client, &at[0]) == [first] && answered_by(&nodes.client, &at[1]) == [second]
+    };
+    eventually("each has its own", || both("kafka-1", "kafka-2"));
+    refuses(&backends[0], true);
+    eventually("it spills over", || {
+        let one = nodes.client.try_ask(Tcp, &at[0]);
+        one.is_ok_and(|answer| answer.backend == "kafka-2")
+    });
+    assert!(both("kafka-2", "kafka-2"));
+    refuses(&backends[0], false);
+    eventually("each has its own again", || both("kafka-1", "kafka-2"));
+}
+
+/// Where that is wanted, there is no answer at all, and who is with someone is not cut.
+#[test]
+fn where_nobody_is_left_there_may_be_silence() {
+    let Some(lab) = Lab::new() else { return };
+    let _kafka = lab.kafka(&[Tcp, Udp]);
+    let service = |state: &str| {
+        lab.config().service(&format!(
+            "name = 'kafka'\non_empty = 'drop'\n\
+             port = [{{ published = 20229, target = 9092 }}, {{ published = 20229, target = 9092, protocol = 'udp' }},\n\
+             {{ published = '20300-20310', backend = [{{ address = '10.255.0.33', state = 'drain' }}] }}]\n\
+             backend = [{{ address = '10.255.0.33', netns = \"kafka-1\", state = '{state}' }}]"
+        ))
+    };
+    let mut meshd = lab.start(&service("enabled"));
+    let mut held = lab.client.connect(Tcp, TO).unwrap();
+    held.ask("before").unwrap();
+    assert!(lab.client.datagrams(0, TO).ask("hello", Duration::from_secs(5)).is_ok());
+    meshd.reload(&service("drain"));
+    let began = Instant::now();
+    let silent =
+        |error: std::io::Error| matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock);
+    assert!(lab.client.connect(Tcp, TO).is_err_and(silent) && began.elapsed() > Duration::from_secs(2));
+    let asked = lab.client.datagrams(0, TO).ask("hello", Duration::from_secs(2));
+    assert!(asked.is_err_and(silent));
+    held.ask("still there").unwrap();
+    assert!(lab.sandbox().run("nft list chain inet meshd silent").contains("@silent"));
+    drop(held);
+    meshd.reload(&service("enabled"));
+    assert!(lab.client.ask_times(4, Tcp, TO).len() == 4);
+    // As it was, without the key.
+    meshd.reload(&kafka(&lab, ""));
+    assert!(!lab.sandbox().run("nft list table inet meshd").contains("silent"));
+}
+
+#[test]
+fn the_weight_of_one_that_comes_up_rises() {
+    let Some(lab) = Lab::new() else { return };
+    let backends = lab.kafka(&[Tcp]);
+    let _meshd = lab.start(&kafka(&lab, "scheduler = 'wrr'\nslow_start = '20s'"));
+    eventually("all have their share", || weights(&lab) == [(33, 1), (34, 1), (35, 0)]);
+    refuses(&backends[0], true);
+    eventually("it is down", || weights(&lab) == [(34, 1), (35, 0)]);
+    refuses(&backends[0], false);
+    let mut seen = Vec::new();
+    eventually("it has its share", || {
+        let now = weights(&lab);
+        if let [(33, first), (34, 10), (35, 0)] = now[..] {
+            seen.push(first);
+        }
+        !seen.is_empty() && now == [(33, 1), (34, 1), (35, 0)]
+    });
+    seen.dedup();
+    assert!(seen.is_sorted() && seen.len() >= 4 && seen[0] <= 3, "{seen:?}");
+    assert_eq!(answered_by(&lab.client, TO), ["kafka-1", "kafka-2"]);
+}
