@@ -81,6 +81,16 @@ pub struct Ingress {
     pub mtu: Option<u32>,
 }
 
+impl Ingress {
+    /// Whether an address is on the overlay.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(ip) => self.v4.is_some_and(|v4| v4.subnet.contains(ip)),
+            IpAddr::V6(ip) => self.v6.is_some_and(|v6| v6.subnet.contains(ip)),
+        }
+    }
+}
+
 /// VXLAN inside WireGuard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encryption {
@@ -316,11 +326,7 @@ impl Mesh {
 
     /// Whether a backend is on this node, for all that is known.
     pub fn is_local(&self, backend: &Backend) -> bool {
-        let on_overlay = match backend.address {
-            IpAddr::V4(ip) => self.ingress.v4.is_some_and(|v4| v4.subnet.contains(ip)),
-            IpAddr::V6(ip) => self.ingress.v6.is_some_and(|v6| v6.subnet.contains(ip)),
-        };
-        on_overlay && !self.is_elsewhere(backend)
+        self.ingress.contains(backend.address) && !self.is_elsewhere(backend)
     }
 
     /// The peers but for this node itself, which may be listed by the name that its host has.

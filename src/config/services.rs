@@ -18,8 +18,8 @@ use super::reader::{Section, choice, integer, literal, quoted};
 use super::spread::{self, SpreadRead};
 use super::way::{self, Way};
 
-pub(super) const SERVICE: &[&str] = &[
-    "name",
+/// What a port has of its service unless it says something of its own.
+const SHARED: &[&str] = &[
     "scheduler",
     "scheduler_flags",
     "persistence",
@@ -38,32 +38,6 @@ pub(super) const SERVICE: &[&str] = &[
     "quorum",
     "hysteresis",
     "on_empty",
-    "port",
-    "backend",
-];
-const PORT: &[&str] = &[
-    "published",
-    "target",
-    "protocol",
-    "scheduler",
-    "scheduler_flags",
-    "persistence",
-    "persistence_mask",
-    "persistence_mask6",
-    "one_packet",
-    "client_address",
-    "mode",
-    "bind",
-    "allow",
-    "deny",
-    "check",
-    "prefer",
-    "slow_start",
-    "drain",
-    "quorum",
-    "hysteresis",
-    "on_empty",
-    "backend",
 ];
 const BACKEND: &[&str] =
     &["address", "weight", "upper_threshold", "lower_threshold", "state", "backup", "node", "netns"];
@@ -107,8 +81,16 @@ pub(super) struct BackendSite {
     pub netns: Option<At<NetnsRef>>,
 }
 
+fn service_keys() -> Vec<&'static str> {
+    [&["name"], SHARED, &["port", "backend"]].concat()
+}
+
+fn port_keys() -> Vec<&'static str> {
+    [&["published", "target", "protocol"], SHARED, &["backend"]].concat()
+}
+
 pub(super) fn read(root: &Section<'_>, sites: &mut Sites) -> Vec<Service> {
-    let sections = root.sections("service", "[[service]]", SERVICE).unwrap_or_default();
+    let sections = root.sections("service", "[[service]]", &service_keys()).unwrap_or_default();
     sections.iter().map(|section| service(section, sites)).collect()
 }
 
@@ -128,7 +110,7 @@ fn service(section: &Section<'_>, sites: &mut Sites) -> Service {
         section.lacks("port", "a [[service.port]] with `published`");
     }
     let label = name.as_ref().map_or(String::new(), |name| name.value.clone());
-    let ports = section.sections("port", "[[service.port]]", PORT).unwrap_or_default();
+    let ports = section.sections("port", "[[service.port]]", &port_keys()).unwrap_or_default();
     let inherited =
         Inherited { scheduling: &scheduling, way: &way, access: &access, check: &check, spread, backends: &backends };
     let ports = ports.iter().filter_map(|section| port(section, &label, &inherited, sites)).collect();

@@ -17,6 +17,7 @@ use crate::health::{Checked, Key, Target, targets};
 use crate::kernel::Kernel;
 use crate::mesh::{Mesh, Port, PortRange};
 use crate::metrics::{self, Metrics};
+use crate::share::Health;
 
 pub(super) struct Checks {
     wanted: watch::Sender<Targets>,
@@ -29,12 +30,15 @@ pub(super) struct Checks {
     tell: mpsc::UnboundedSender<News>,
     /// Goes up when someone comes or goes.
     version: u64,
-    /// Who was out when the mesh last changed.
-    was_out: BTreeSet<Key>,
     /// What the kernel was to hold last.
-    last: Option<Arc<Mesh>>,
-    /// The last mesh, and what became of it, as long as nobody else is out.
-    effective: Option<(Arc<Mesh>, Arc<Mesh>)>,
+    effective: Option<Effective>,
+}
+
+/// A mesh without those that cannot serve.
+struct Effective {
+    of: Arc<Mesh>,
+    version: u64,
+    mesh: Arc<Mesh>,
 }
 
 /// One backend of one port that is checked.
@@ -62,28 +66,25 @@ impl Checks {
             news,
             tell,
             version: 0,
-            was_out: BTreeSet::new(),
-            last: None,
             effective: None,
         }
     }
 
     /// Without those that cannot serve.
     pub fn without_those_out(&mut self, mesh: &Arc<Mesh>) -> Arc<Mesh> {
-        let effective = match &self.effective {
-            Some((of, effective)) if Arc::ptr_eq(of, mesh) => effective.clone(),
+        match &self.effective {
+            Some(last) if Arc::ptr_eq(&last.of, mesh) && last.version == self.version => last.mesh.clone(),
             _ => {
                 let effective = effective(mesh, &self.known);
-                self.effective.insert((mesh.clone(), effective)).1.clone()
+                let last = Effective { of: mesh.clone(), version: self.version, mesh: effective };
+                self.effective.insert(last).mesh.clone()
             }
-        };
-        self.last = Some(effective.clone());
-        effective
+        }
     }
 
     /// Who is in the kernel's tables and not asked: by the operator's will, or since it gets no new clients.
     fn unasked(&self) -> BTreeSet<Key> {
-        let Some(last) = &self.last else { return BTreeSet::new() };
+        let Some(Effective { mesh: last, .. }) = &self.effective else { return BTreeSet::new() };
         let of = |port| last.serving_from_here(port).map(move |backend| (Port::mark(port), backend.address));
         let all = last.ports().flat_map(of);
         all.filter(|key| !last.out.contains(key) && !self.known.contains_key(key)).collect()
@@ -107,10 +108,9 @@ impl Checks {
         if self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, mesh)) {
             return;
         }
-        self.was_out = self.out();
         let targets = targets(mesh);
         // Who has clients without being asked has them until it proves unwell.
-        let trusted = match &self.last {
+        let trusted = match &self.effective {
             _ if targets.is_empty() => BTreeSet::new(),
             Some(_) => self.unasked(),
             None => there(),
@@ -132,7 +132,7 @@ impl Checks {
         }
         self.known = known;
         self.of = Some(mesh.clone());
-        self.come_or_gone();
+        self.version += 1;
         self.say();
     }
 
@@ -184,7 +184,7 @@ impl Checks {
             changed |= self.note(news, events, metrics);
         }
         if changed {
-            self.come_or_gone();
+            self.version += 1;
         }
         changed
     }
@@ -212,34 +212,9 @@ impl Checks {
         before != to.serves()
     }
 
-    /// Whether it gets clients, if the operator lets it.
-    pub fn serves(&self, key: &Key) -> bool {
-        self.known.get(key).is_none_or(|known| known.standing.serves())
-    }
-
-    /// How long it has been up, if it was not simply there.
-    pub fn up_for(&self, key: &Key) -> Option<Duration> {
-        Some(self.known.get(key)?.up_since?.elapsed())
-    }
-
-    /// Whether it got none when the mesh last changed.
-    pub fn was_out(&self, key: &Key) -> bool {
-        self.was_out.contains(key)
-    }
-
     /// Another one whenever someone else gets clients.
     pub fn version(&self) -> u64 {
         self.version
-    }
-
-    fn come_or_gone(&mut self) {
-        self.version += 1;
-        self.effective = None;
-    }
-
-    /// Those who get none.
-    pub fn out(&self) -> BTreeSet<Key> {
-        out(&self.known)
     }
 
     /// Whether some have not been heard of yet.
@@ -269,12 +244,18 @@ impl Checks {
     }
 }
 
-fn out(known: &BTreeMap<Key, Known>) -> BTreeSet<Key> {
-    known.iter().filter(|(_, known)| !known.standing.serves()).map(|(key, _)| *key).collect()
+impl Health for Checks {
+    fn serves(&self, key: &Key) -> bool {
+        self.known.get(key).is_none_or(|known| known.standing.serves())
+    }
+
+    fn up_for(&self, key: &Key) -> Option<Duration> {
+        Some(self.known.get(key)?.up_since?.elapsed())
+    }
 }
 
 fn effective(mesh: &Arc<Mesh>, known: &BTreeMap<Key, Known>) -> Arc<Mesh> {
-    let out = out(known);
+    let out: BTreeSet<Key> = known.iter().filter(|(_, known)| !known.standing.serves()).map(|(key, _)| *key).collect();
     if out.is_subset(&mesh.out) {
         return mesh.clone();
     }

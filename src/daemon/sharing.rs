@@ -1,11 +1,11 @@
 //! Who gets how many of the clients, from one look to the next: the rule of [`share`] with a clock and a memory.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::checks::Checks;
-use crate::mesh::{Key, Mesh};
-use crate::share::{self, Health, Helped};
+use crate::mesh::Mesh;
+use crate::share::{self, Helped};
 
 #[derive(Default)]
 pub(super) struct Sharing {
@@ -25,16 +25,6 @@ impl Decided {
     fn holds(&self, mesh: &Arc<Mesh>, checks: &Checks) -> bool {
         let lasts = self.until.is_none_or(|until| Instant::now() < until);
         Arc::ptr_eq(&self.of, mesh) && self.version == checks.version() && lasts
-    }
-}
-
-impl Health for Checks {
-    fn serves(&self, key: &Key) -> bool {
-        Checks::serves(self, key)
-    }
-
-    fn up_for(&self, key: &Key) -> Option<Duration> {
-        Checks::up_for(self, key)
     }
 }
 

@@ -27,6 +27,7 @@ use crate::kernel::ipvs::ServiceCounters;
 use crate::mesh::Mesh;
 use crate::metrics::{Exposition, Metrics, Traffic};
 use crate::objects::VirtualKey;
+use crate::share::Health;
 use crate::source::Wanted;
 
 /// Changes that wait for the kernel and are measured, at the most. More only come where nothing works any more, and are
@@ -230,9 +231,10 @@ impl Loop {
         let kernel = &mut self.kernel;
         let there = LazyCell::new(|| served(kernel));
         let begun = self.leaving.has_begun();
-        self.checks.follow(mesh, || there.clone());
-        let served = |key: &Key| if begun { !self.checks.was_out(key) } else { there.contains(key) };
+        // Who leaves comes first: the checks forget those that are not wanted any more.
+        let served = |key: &Key| if begun { self.checks.serves(key) } else { there.contains(key) };
         self.leaving.follow(mesh, served, &self.told, &self.metrics);
+        self.checks.follow(mesh, || there.clone());
         let shared = self.sharing.of(mesh, &self.checks);
         let merged = self.leaving.merge(&shared);
         self.checks.without_those_out(&merged)
@@ -241,8 +243,7 @@ impl Loop {
     /// What the kernel would hold for that mesh.
     fn preview(&self, mesh: &Arc<Mesh>) -> Mesh {
         let shared = self.sharing.preview(mesh, &self.checks);
-        let before = self.checks.out();
-        let merged = self.leaving.preview(mesh, &shared, |key| !before.contains(key));
+        let merged = self.leaving.preview(mesh, &shared, |key| self.checks.serves(key));
         merged.without(self.checks.preview(mesh))
     }
 

@@ -5,12 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipnetwork::IpNetwork;
-
 use crate::mesh::{Mesh, NetnsRef};
 use crate::objects::{Mac, Objects};
-
-use super::topology::endpoints;
 
 /// A backend's leg on the overlay, seen from another node: where it is, and in which namespace or, where that is not
 /// said, at which address alone.
@@ -20,12 +16,11 @@ pub(super) fn lower(mesh: &Mesh, objects: &mut Objects) {
     for peer in mesh.other_nodes() {
         find(objects, peer.address, peer.endpoints());
     }
-    let subnets: Vec<IpNetwork> = endpoints(&mesh.ingress);
     let nodes: BTreeMap<&str, IpAddr> = mesh.other_nodes().map(|peer| (peer.name.as_str(), peer.address)).collect();
     // As the legs that the other node makes.
     let mut legs: BTreeMap<Remote<'_>, BTreeSet<IpAddr>> = BTreeMap::new();
     for backend in mesh.ports().flat_map(|port| &port.backends) {
-        let on_overlay = subnets.iter().any(|subnet| subnet.contains(backend.address));
+        let on_overlay = mesh.ingress.contains(backend.address);
         let node = backend.node.as_ref().and_then(|node| nodes.get(node.as_str()));
         if let (true, Some(node)) = (on_overlay, node) {
             let place = backend.netns.as_ref().ok_or(backend.address);

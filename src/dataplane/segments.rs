@@ -4,13 +4,11 @@
 //! larger one, and what is too large for a bridge vanishes there without a word. So the sandbox, which all packets pass
 //! both ways, lowers what either end asks for.
 
-use ipnetwork::IpNetwork;
-
 use crate::mesh::{Mesh, Protocol};
 use crate::objects::{Action, Chain, ChainKind, Family, Hook, Match, Rule, Surroundings, Table};
 
 use super::known;
-use super::topology::{endpoints, overlay_mtu};
+use super::topology::overlay_mtu;
 
 /// The kernel's NF_IP_PRI_MANGLE. IPVS sends what it has balanced by this hook too, both ways.
 const MANGLE: i32 = -150;
@@ -39,8 +37,7 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, table: &mut Table)
 
 /// Whether any TCP port has a backend of that family on the overlay that meshd does not attach, on whatever node.
 fn has_strangers(mesh: &Mesh, family: Family) -> bool {
-    let subnets: Vec<IpNetwork> = endpoints(&mesh.ingress);
     let tcp = mesh.ports().filter(|port| port.published.protocol == Protocol::Tcp);
     tcp.flat_map(|port| known(mesh, port, family))
-        .any(|(backend, _)| backend.netns.is_none() && subnets.iter().any(|subnet| subnet.contains(backend.address)))
+        .any(|(backend, _)| backend.netns.is_none() && mesh.ingress.contains(backend.address))
 }

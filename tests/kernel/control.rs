@@ -65,7 +65,7 @@ fn smoke_a_service_lives_by_the_socket() {
             "map published4 in host: add tcp 20230 to 169.254.77.2",
         ]
     );
-    let listed = lab.sandbox().run("ipvsadm -Sn");
+    let listed = lab.sandbox().ipvs();
     assert!(listed.contains(&format!("-a -f {MARK} -r 10.255.0.34:9092 -m -w 3")), "{listed}");
     assert_eq!(tally(&lab.client.ask_times(10, Tcp, "192.168.50.1:20230"))["kafka-2"], 6);
     assert_eq!(value_of(&lab.metrics(), "meshd_generation_programmed"), (first + 4) as f64);
@@ -316,5 +316,5 @@ fn torn_and_foreign_files_are_put_aside() {
     assert!(meshd.stop().success());
     let _meshd = lab.start(&lab.config());
     assert_eq!(lab.api().get("/v1/status")["state"]["refused"], json!([]));
-    eventually("the kernel has it", || lab.sandbox().run("ipvsadm -Sn").contains("10.255.0.40:1000"));
+    eventually("the kernel has it", || lab.sandbox().ipvs().contains("10.255.0.40:1000"));
 }

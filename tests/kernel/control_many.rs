@@ -210,8 +210,7 @@ fn check(lab: &Lab, model: &Model) {
     }
     let answer = api.get("/v1/wait?timeout=60");
     assert_eq!(answer["result"], "programmed", "{answer:#}");
-    let kernel: BTreeSet<String> =
-        lab.sandbox().run("ipvsadm -Sn").lines().map(|line| line.trim().to_owned()).collect();
+    let kernel: BTreeSet<String> = lab.sandbox().ipvs().lines().map(|line| line.trim().to_owned()).collect();
     assert_eq!(kernel, listed(model));
     let marks = lab.sandbox().json("nft -j list map inet meshd marks").to_string();
     // Where nobody takes new clients there is no mark.

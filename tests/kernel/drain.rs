@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lab::{Config, Lab, Nodes, SECOND, Stream, Tcp, Udp, Underlay, eventually};
+use crate::lab::{Config, Lab, MARK, Nodes, SECOND, Stream, Tcp, Udp, Underlay, eventually};
 
 /// kafka on TCP 20229 at those of its backends, and what else is said.
 fn kafka(lab: &Lab, numbers: &[usize], more: &str) -> Config {
@@ -30,11 +30,8 @@ fn hold(lab: &Lab, count: usize) -> Vec<Stream> {
 
 /// The weight of a backend of the TCP port in the kernel; `None`: it is not there.
 fn weight(lab: &Lab, number: usize) -> Option<u32> {
-    let place = format!("-r 10.255.0.{}:9092 ", 32 + number);
-    let listed = lab.sandbox().run("ipvsadm -Sn");
-    let tcp = crate::lab::MARK.to_string();
-    let line = listed.lines().find(|line| line.contains(&place) && line.contains(&format!("-f {tcp} ")))?;
-    line.rsplit_once("-w ")?.1.trim().parse().ok()
+    let address = format!("10.255.0.{}:9092", 32 + number).parse().unwrap();
+    lab.sandbox().ipvs_weights().get(&(MARK, address)).copied()
 }
 
 #[test]

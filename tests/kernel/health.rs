@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::lab::{Backend, Config, Lab, Nodes, Place, Tcp, Udp, Underlay, eventually, tally, value_of};
+use crate::lab::{
+    Backend, Config, HANGS, Lab, Nodes, REFUSES, Tcp, Udp, Underlay, afflict, eventually, tally, value_of,
+};
 
 /// kafka-1 and so on behind tcp 20229, asked every second, with patience: the machine is busy.
 fn checked(lab: &Lab, check: &str) -> Config {
@@ -22,28 +24,14 @@ fn checked(lab: &Lab, check: &str) -> Config {
 
 const ADDRESSES: [&str; 2] = ["192.168.50.1:20229", "[fd50::1]:20229"];
 
-/// Its answers are lost from now on, or it refuses, or all is as before.
-fn afflict(backend: &Place, how: Option<&str>) {
-    let _ = backend.try_run("nft delete table inet affliction");
-    if let Some(how) = how {
-        backend.run("nft add table inet affliction");
-        backend.run("nft add chain inet affliction input { type filter hook input priority 0 ; }");
-        backend.run(&format!("nft add rule inet affliction input tcp dport 9092 {how}"));
-    }
-}
-
-const REFUSES: Option<&str> = Some("reject with tcp reset");
-const HANGS: Option<&str> = Some("drop");
-
 /// Who is in the kernel's tables: family and the last number of the address.
 fn there(lab: &Lab) -> BTreeSet<String> {
-    let listed = lab.sandbox().run("ipvsadm -Sn");
-    let place = |line: &str| Some(line.split_once("-r ")?.1.split_once(":9092")?.0.trim_matches(['[', ']']).to_owned());
     let short = |address: String| {
         let family = if address.contains(':') { 6 } else { 4 };
         format!("{family}:{}", address.rsplit(['.', ':']).next().unwrap_or_default())
     };
-    listed.lines().filter_map(place).map(short).collect()
+    let places = lab.sandbox().ipvs_weights().into_keys().map(|(_, place)| place).filter(|place| place.port() == 9092);
+    places.map(|place| short(place.ip().to_string())).collect()
 }
 
 fn only(numbers: &[usize]) -> BTreeSet<String> {

@@ -36,6 +36,7 @@
 //! - [`Nodes`] is a lab with several nodes on one LAN, each with a meshd of its own.
 //! - At the end of a test that did not fail, `meshd --cleanup` must leave nothing behind.
 
+mod affliction;
 mod again;
 mod api;
 mod backend;
@@ -60,6 +61,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use meshd::kernel::ipvs::Ipvs;
 
+pub use affliction::{HANGS, REFUSES, afflict};
 pub use api::Api;
 pub use backend::Backend;
 pub use config::Config;

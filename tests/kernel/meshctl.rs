@@ -61,7 +61,7 @@ fn smoke_a_service_is_run_from_the_command_line() {
     lab.meshctl("backend drain kafka 10.255.0.35 --undo");
     answered_by(&lab, &["kafka-1", "kafka-2", "kafka-3"]);
     lab.meshctl("backend set kafka 10.255.0.34 --weight 7");
-    let listed = lab.sandbox().run("ipvsadm -Sn");
+    let listed = lab.sandbox().ipvs();
     assert!(listed.contains(&format!("-a -f {MARK} -r 10.255.0.34:9092 -m -w 7")), "{listed}");
     load.goes_on_for(20);
     load.finish();

@@ -1,6 +1,9 @@
 //! Backends come and go under load: a user notices nothing.
 
-use crate::lab::{Config, Lab, Tcp, eventually};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use crate::lab::{Config, Lab, MARK, Tcp, eventually};
 
 const TO: &str = "192.168.50.1:20229";
 
@@ -19,16 +22,16 @@ fn kafka(lab: &Lab, numbers: &[usize]) -> Config {
     ))
 }
 
-/// Who gets clients, by number.
-fn working(lab: &Lab) -> Vec<usize> {
-    let listed = lab.sandbox().run("ipvsadm -Sn");
-    let number = |line: &str| {
-        let address = line.split_once("-r 10.255.0.")?.1.split_once(':')?.0.parse::<usize>().ok()?;
-        (!line.trim_end().ends_with("-w 0")).then_some(address - 32)
-    };
-    let mut numbers: Vec<usize> = listed.lines().filter_map(number).collect();
-    numbers.sort_unstable();
-    numbers
+fn place(number: usize) -> SocketAddr {
+    format!("10.255.0.{}:9092", 32 + number).parse().unwrap()
+}
+
+/// Whether those get clients, and no others.
+fn work(lab: &Lab, numbers: &[usize]) -> bool {
+    let weights = lab.sandbox().ipvs_weights();
+    let working: BTreeSet<SocketAddr> =
+        weights.into_iter().filter(|(_, weight)| *weight > 0).map(|((_, place), _)| place).collect();
+    working == numbers.iter().copied().map(place).collect()
 }
 
 /// One after the other, again and again, with a new daemon now and then: clients that come, and clients that stay for a second.
@@ -39,7 +42,7 @@ fn all_backends_are_replaced_one_by_one_and_no_request_fails() {
     let _next = lab.backends(["kafka-4", "kafka-5", "kafka-6"]).map(|backend| backend.tcp(9092));
     let mut serving = vec![1, 2, 3];
     let mut meshd = lab.start(&kafka(&lab, &serving));
-    eventually("they have proved themselves", || working(&lab) == serving);
+    eventually("they have proved themselves", || work(&lab, &serving));
     let crowd = lab.crowd(TO, 4, 4);
     let mut replaced = 0;
     while crowd.answered() < requests() || replaced < 6 {
@@ -47,9 +50,7 @@ fn all_backends_are_replaced_one_by_one_and_no_request_fails() {
         let new = if old > 3 { old - 3 } else { old + 3 };
         serving.push(new);
         meshd.reload(&kafka(&lab, &serving));
-        let mut now = serving.clone();
-        now.sort_unstable();
-        eventually("the new one has proved itself", || working(&lab) == now);
+        eventually("the new one has proved itself", || work(&lab, &serving));
         serving.remove(0);
         meshd.reload(&kafka(&lab, &serving));
         // Whoever is meshd: those who are with the old one stay.
@@ -58,8 +59,8 @@ fn all_backends_are_replaced_one_by_one_and_no_request_fails() {
             meshd = lab.spawn();
             meshd.wait_until_ready();
         }
-        let place = format!("-r 10.255.0.{}:", 32 + old);
-        eventually("the old one has left", || !lab.sandbox().run("ipvsadm -Sn").contains(&place));
+        let left = |lab: &Lab| !lab.sandbox().ipvs_weights().contains_key(&(MARK, place(old)));
+        eventually("the old one has left", || left(&lab));
         replaced += 1;
     }
     let (failures, answered) = crowd.finish();

@@ -1,9 +1,10 @@
 //! Which backends get clients when: backups, those of this node, those that have just come up; and what clients meet where
 //! there is nobody.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::lab::{Config, Lab, Nodes, Place, Tcp, Udp, Underlay, eventually, tally, value_of};
+use crate::lab::{Config, Lab, Nodes, Place, REFUSES, Tcp, Udp, Underlay, afflict, eventually, tally, value_of};
 
 const TO: &str = "192.168.50.1:20229";
 
@@ -22,25 +23,11 @@ fn kafka(lab: &Lab, more: &str) -> Config {
     ))
 }
 
-fn refuses(backend: &Place, does: bool) {
-    let _ = backend.try_run("nft delete table inet affliction");
-    if does {
-        backend.run("nft add table inet affliction");
-        backend.run("nft add chain inet affliction input { type filter hook input priority 0 ; }");
-        backend.run("nft add rule inet affliction input tcp dport 9092 reject with tcp reset");
-    }
-}
-
 /// The weight of each backend that is in the kernel, by the last number of its address.
 fn weights(lab: &Lab) -> Vec<(u32, u32)> {
-    let listed = lab.sandbox().run("ipvsadm -Sn");
-    let one = |line: &str| {
-        let address = line.split_once("-r 10.255.0.")?.1.split_once(':')?.0.parse().ok()?;
-        Some((address, line.split_once("-w ")?.1.trim().parse().ok()?))
-    };
-    let mut weights: Vec<(u32, u32)> = listed.lines().filter_map(one).collect();
-    weights.sort_unstable();
-    weights
+    let number = |address: IpAddr| address.to_string().rsplit('.').next().and_then(|last| last.parse().ok());
+    let number = |address| number(address).expect("an IPv4 address");
+    lab.sandbox().ipvs_weights().into_iter().map(|((_, place), weight)| (number(place.ip()), weight)).collect()
 }
 
 fn answered_by(from: &Place, to: &str) -> Vec<String> {
@@ -54,20 +41,20 @@ fn smoke_a_backup_helps_when_nobody_else_is_left_and_no_longer() {
     let mut meshd = lab.start(&kafka(&lab, ""));
     eventually("all are known", || weights(&lab) == [(33, 1), (34, 1), (35, 0)]);
     assert_eq!(answered_by(&lab.client, TO), ["kafka-1", "kafka-2"]);
-    refuses(&backends[0], true);
+    afflict(&backends[0], REFUSES);
     eventually("one is down", || weights(&lab) == [(34, 1), (35, 0)]);
-    refuses(&backends[1], true);
+    afflict(&backends[1], REFUSES);
     eventually("the backup helps", || weights(&lab) == [(35, 1)]);
     let mut held = lab.client.connect(Tcp, TO).unwrap();
     assert_eq!(held.ask("who").unwrap().backend, "kafka-3");
-    refuses(&backends[1], false);
+    afflict(&backends[1], None);
     eventually("one is back", || weights(&lab) == [(34, 1), (35, 0)]);
     assert_eq!(answered_by(&lab.client, TO), ["kafka-2"]);
     assert_eq!(held.ask("still there").unwrap().backend, "kafka-3", "nobody is cut");
     // With a quorum one of two is too few.
     meshd.reload(&kafka(&lab, "quorum = 60"));
     assert_eq!(weights(&lab), [(34, 1), (35, 1)]);
-    refuses(&backends[0], false);
+    afflict(&backends[0], None);
     eventually("both are there", || weights(&lab) == [(33, 1), (34, 1), (35, 0)]);
     // None of that was done twice, or by someone else.
     assert_eq!(value_of(&lab.metrics(), "meshd_drift_found_total{kind=\"backend\"}"), 0.0);
@@ -100,13 +87,13 @@ fn those_of_the_node_come_first() {
         answered_by(&nodes.client, &at[0]) == [first] && answered_by(&nodes.client, &at[1]) == [second]
     };
     eventually("each has its own", || both("kafka-1", "kafka-2"));
-    refuses(&backends[0], true);
+    afflict(&backends[0], REFUSES);
     eventually("it spills over", || {
         let one = nodes.client.try_ask(Tcp, &at[0]);
         one.is_ok_and(|answer| answer.backend == "kafka-2")
     });
     assert!(both("kafka-2", "kafka-2"));
-    refuses(&backends[0], false);
+    afflict(&backends[0], None);
     eventually("each has its own again", || both("kafka-1", "kafka-2"));
 }
 
@@ -150,9 +137,9 @@ fn the_weight_of_one_that_comes_up_rises() {
     let backends = lab.kafka(&[Tcp]);
     let _meshd = lab.start(&kafka(&lab, "scheduler = 'wrr'\nslow_start = '20s'"));
     eventually("all have their share", || weights(&lab) == [(33, 1), (34, 1), (35, 0)]);
-    refuses(&backends[0], true);
+    afflict(&backends[0], REFUSES);
     eventually("it is down", || weights(&lab) == [(34, 1), (35, 0)]);
-    refuses(&backends[0], false);
+    afflict(&backends[0], None);
     let mut seen = Vec::new();
     eventually("it has its share", || {
         let now = weights(&lab);

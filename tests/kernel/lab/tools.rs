@@ -1,6 +1,7 @@
 //! What an operator looks at.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Place;
@@ -28,6 +29,18 @@ impl Place {
     /// `ipvsadm -Sn`: services and destinations, a line each.
     pub fn ipvs(&self) -> String {
         self.run("ipvsadm -Sn")
+    }
+
+    /// Each destination's weight, as `ipvsadm -Sn` has it: by its service's mark, its address and its port.
+    pub fn ipvs_weights(&self) -> BTreeMap<(u32, SocketAddr), u32> {
+        let text = self.ipvs();
+        let one = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let after = |name: &str| words.iter().position(|word| *word == name).and_then(|place| words.get(place + 1));
+            let to: SocketAddr = after("-r")?.parse().unwrap_or_else(|_| panic!("{text}"));
+            Some(((after("-f")?.parse().ok()?, to), after("-w")?.parse().ok()?))
+        };
+        text.lines().filter_map(one).collect()
     }
 
     /// Connections so far, by destination, of the services with that mark.
