@@ -23,7 +23,8 @@ pub use ipvs::{
 pub use key::{NoKey, PrivateKey, PublicKey};
 pub use link::{Address, Leg, Link, LinkId, LinkKind, Route, TUNNEL, port_name};
 pub use nft::{
-    Action, Chain, ChainKind, Hook, Key, Map, MapKind, MapValue, Match, Opening, Rule, TABLE, TUNNEL_CHAIN, Table,
+    Action, Chain, ChainKind, Hook, Key, Map, MapKind, MapValue, Match, Opening, Rule, SILENT, TABLE, TUNNEL_CHAIN,
+    Table,
 };
 pub use returns::{Returns, return_mark};
 pub use set::{Network, Set, SetElement, SetKind};

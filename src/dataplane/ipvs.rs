@@ -8,8 +8,8 @@ use ipnetwork::IpNetwork;
 use crate::mesh::{Backend, ClientAddress, Mesh, OnEmpty, Port};
 use crate::objects::{
     Action, Chain, ChainKind, Destination, DestinationKey, Family, Hook, Key, Map, MapKind, MapValue, Match, Netns,
-    Objects, Persistence, Rule, Scheduler, SchedulerFlags, Set, SetElement, SetKind, Surroundings, Table, VirtualKey,
-    VirtualService,
+    Objects, Persistence, Rule, SILENT, Scheduler, SchedulerFlags, Set, SetElement, SetKind, Surroundings, Table,
+    VirtualKey, VirtualService,
 };
 
 use super::topology::{GATEWAY_LEG, OVERLAY_LEG, endpoints};
@@ -20,8 +20,6 @@ const RAW: i32 = -300;
 const MANGLE: i32 = -150;
 const SRCNAT: i32 = 100;
 const BEHIND_IPVS: i32 = 200;
-/// The set, and the chain.
-const SILENT: &str = "silent";
 
 pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Objects) {
     objects.tables.insert(Netns::Sandbox, table(mesh, surroundings));
@@ -83,12 +81,10 @@ fn maps(mesh: &Mesh) -> BTreeMap<String, Map> {
 
 /// Where that is wanted, a packet that nobody takes gets no answer. What comes here has passed by IPVS, which takes what belongs
 /// to a connection or opens one (it looks at a packet just before NF_IP_PRI_NAT_SRC): so it need not be known who is well.
+/// The plan uses it, too, while a scheduler changes, so it is there in any case.
 fn silent(mesh: &Mesh, table: &mut Table) {
     let ports = mesh.ports().filter(|port| port.spread.on_empty == Some(OnEmpty::Drop));
     let elements: BTreeSet<SetElement> = ports.map(|port| SetElement::Ports(port.published)).collect();
-    if elements.is_empty() {
-        return;
-    }
     let gateway = Match::InterfaceIn(GATEWAY_LEG.to_owned());
     let theirs = Match::Among { key: Key::Port, set: SILENT.to_owned() };
     // The sandbox asks backends that are routed by that link, too.

@@ -16,6 +16,9 @@ pub const TABLE: &str = "meshd";
 /// The chain of the host's table that keeps strangers out of the tunnel, and counts them.
 pub const TUNNEL_CHAIN: &str = "tunnel";
 
+/// The sandbox's set of ports whose clients get no answer where IPVS has none for them, and the chain that sees to it.
+pub const SILENT: &str = "silent";
+
 /// Our table in one namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
@@ -31,6 +34,16 @@ pub struct Map {
     /// Whether a key is a range of ports: such a map is a tree, a map of single ports is a hash table.
     pub ranges: bool,
     pub elements: BTreeMap<PortRange, MapValue>,
+}
+
+impl Map {
+    /// The port that is led to that mark.
+    pub fn port_of(&self, mark: Mark) -> Option<PortRange> {
+        let (protocol, first) = mark.meaning()?;
+        let begins = PortRange { protocol, first, last: first };
+        let (port, value) = self.elements.range(begins..).next()?;
+        (*value == MapValue::Mark(mark)).then_some(*port)
+    }
 }
 
 /// The type of a map's values.

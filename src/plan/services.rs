@@ -1,7 +1,7 @@
 //! IPVS services and their destinations.
 
-use super::{Difference, Step};
-use crate::objects::Netns;
+use super::{Difference, SetEdit, Step};
+use crate::objects::{MapValue, Mark, Netns, SILENT, SetElement};
 
 impl Difference<'_> {
     pub(super) fn make_services(&self, steps: &mut Vec<Step>) {
@@ -13,7 +13,12 @@ impl Difference<'_> {
             match seen {
                 None => steps.push(Step::AddService { key: *key, service: wanted.clone() }),
                 Some(seen) if !seen.same_attributes(wanted) => {
-                    steps.push(Step::SetService { key: *key, service: wanted.clone() });
+                    let step = Step::SetService { key: *key, service: wanted.clone() };
+                    if seen.scheduler == wanted.scheduler {
+                        steps.push(step);
+                    } else {
+                        self.hold(key.mark, step, steps);
+                    }
                 }
                 Some(_) => {}
             }
@@ -30,6 +35,37 @@ impl Difference<'_> {
                     Some(_) => {}
                 }
             }
+        }
+    }
+
+    /// While IPVS changes a service's scheduler it has none for some milliseconds, and refuses new clients
+    /// (ip_vs_edit_service, ip_vs_schedule). Who comes meanwhile gets no answer instead, and asks again; open connections need no
+    /// mark and go on.
+    fn hold(&self, mark: Mark, step: Step, steps: &mut Vec<Step>) {
+        let netns = Netns::Sandbox;
+        let (Some(seen), Some(wanted)) = (self.seen.tables.get(&netns), self.wanted.tables.get(&netns)) else {
+            return steps.push(step);
+        };
+        // Where the port is led elsewhere in this plan, or nowhere, nobody is to be led here again.
+        let led = seen.maps.iter().find_map(|(name, map)| {
+            let port = map.port_of(mark)?;
+            let stays = wanted.maps.get(name).is_some_and(|map| map.elements.get(&port) == Some(&MapValue::Mark(mark)));
+            stays.then_some((name, map.ranges, port))
+        });
+        let Some((name, ranges, port)) = led else { return steps.push(step) };
+        let edit = |remove, add| Step::EditMap { netns, name: name.clone(), ranges, remove, add };
+        let led = || vec![(port, MapValue::Mark(mark))];
+        let silent = SetElement::Ports(port);
+        let is_silent =
+            [seen, wanted].iter().any(|table| table.sets.get(SILENT).is_some_and(|set| set.elements.contains(&silent)));
+        let hush =
+            |remove, add| Step::EditSets { netns, edits: vec![SetEdit { name: SILENT.to_owned(), remove, add }] };
+        if !is_silent {
+            steps.push(hush(Vec::new(), vec![silent.clone()]));
+        }
+        steps.extend([edit(led(), Vec::new()), step, edit(Vec::new(), led())]);
+        if !is_silent {
+            steps.push(hush(vec![silent], Vec::new()));
         }
     }
 

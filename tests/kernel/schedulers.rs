@@ -23,6 +23,28 @@ fn weighted_round_robin_goes_by_weight() {
     assert_eq!(tally(&answers), BTreeMap::from([("kafka-1", 30), ("kafka-2", 20), ("kafka-3", 10)]));
 }
 
+/// While IPVS changes a service's scheduler it has none for a moment, and refuses who comes: they have to be kept waiting instead.
+#[test]
+fn nobody_is_refused_while_the_scheduler_changes() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp]);
+    let _meshd = lab.start(&lab.config());
+    let backend =
+        |number: usize| format!("-b 10.255.0.{},netns={}", 32 + number, lab.place(&format!("kafka-{number}")).name);
+    lab.meshctl(&format!("service add kafka -p 20229:9092 {} {}", backend(1), backend(2)));
+    lab.client.ask(Tcp, "192.168.50.1:20229");
+    let crowd = lab.crowd("192.168.50.1:20229", 6, 2);
+    for scheduler in ["wrr", "lc", "sh", "mh", "rr"].repeat(4) {
+        let so_far = crowd.answered();
+        lab.meshctl(&format!("service set kafka --scheduler {scheduler}"));
+        assert!(lab.sandbox().ipvs().contains(&format!(" -s {scheduler}")));
+        eventually("the crowd is served", || crowd.answered() > so_far + 50);
+    }
+    let (failures, answered) = crowd.finish();
+    assert!(failures.is_empty(), "{} of {answered} failed: {failures:#?}", failures.len());
+    assert_eq!(lab.meshctl("plan"), "nothing to do\n");
+}
+
 /// One service with a port for each way to choose.
 #[test]
 fn clients_stay_or_spread_as_they_should() {

@@ -107,7 +107,7 @@ fn one_changed_backend_is_two_steps() {
 }
 
 #[test]
-fn a_changed_scheduler_is_one_step() {
+fn a_changed_scheduler_keeps_clients_waiting_for_a_moment() {
     let after =
         changed(kafka(), |mesh| mesh.services[0].ports[0].scheduling.scheduler = Scheduler::WeightedLeastConnection);
     check("scheduler-changed", Some(&kafka()), Some(&after));

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use meshd::dataplane;
 use meshd::kernel::fake;
-use meshd::mesh::{Backend, BackendState, Mesh, Mode, Port};
+use meshd::mesh::{Backend, BackendState, Mesh, Mode, OnEmpty, Port};
 use meshd::objects::{
-    Family, LinkId, MapKind, MapValue, Mark, Netns, Objects, PortRange, Protocol, Surroundings, VirtualKey,
+    Family, LinkId, MapKind, MapValue, Mark, Netns, Objects, PortRange, Protocol, SILENT, Scheduler, SetElement,
+    Surroundings, VirtualKey,
 };
 use meshd::plan::{Plan, Step, diff};
 use proptest::prelude::*;
@@ -50,6 +51,28 @@ fn listed(so_far: &[Step]) -> String {
     so_far.iter().map(|step| format!("\n  {step}")).collect()
 }
 
+/// Ports whose clients have to ask again, while the scheduler changes: their mark is taken away and comes back.
+fn held(objects: &Objects, so_far: &[Step], wanted: &Objects) -> Vec<PortRange> {
+    let will_be = marked(wanted);
+    let is_there = marked(objects);
+    let missing = will_be.into_iter().filter(|led| !is_there.contains(led)).map(|(port, _)| port);
+    let taken_away = |port: &PortRange| {
+        let touches = |edits: &[(PortRange, MapValue)]| edits.iter().any(|(edited, _)| edited == port);
+        let edits = so_far.iter().rev().find_map(|step| match step {
+            Step::EditMap { netns: Netns::Sandbox, remove, add, .. } => {
+                (touches(remove) || touches(add)).then(|| touches(remove) && add.is_empty())
+            }
+            _ => None,
+        });
+        edits == Some(true)
+    };
+    let silent = |port: &PortRange| {
+        let set = objects.tables.get(&Netns::Sandbox).and_then(|table| table.sets.get(SILENT));
+        set.is_some_and(|set| set.elements.contains(&SetElement::Ports(*port)))
+    };
+    missing.filter(taken_away).filter(silent).collect()
+}
+
 /// No mark is without a service, and the mark that a published port gets has a service with a backend.
 /// Ports of which someone gets nobody now may have nobody else: then they are closed in the sandbox.
 fn check_sound(objects: &Objects, so_far: &[Step], wanted: &Objects, unwell: &[PortRange]) {
@@ -60,11 +83,11 @@ fn check_sound(objects: &Objects, so_far: &[Step], wanted: &Objects, unwell: &[P
             .any(|family| objects.services.contains_key(&VirtualKey { mark: *mark, family: *family }));
         assert!(known, "{port} has mark {mark} without a service, after{}", listed(so_far));
     }
+    let held = held(objects, so_far, wanted);
     for family in Family::ALL {
         let wanted = published(wanted, family);
-        for published in
-            published(objects, family).into_iter().filter(|port| !unwell.iter().any(|one| one.overlaps(port)))
-        {
+        let excused = |port: &PortRange| unwell.iter().chain(&held).any(|one| one.overlaps(port));
+        for published in published(objects, family).into_iter().filter(|port| !excused(port)) {
             // Ranges that overlap are exchanged at once: what is left over of the old one, and going, may
             // find itself closed in the sandbox for the moment until the host closes it too.
             let kept = |number| wanted.iter().any(|wanted| wanted.contains(published.protocol, number));
@@ -144,7 +167,9 @@ proptest! {
         on_the_way(&a, &diff(&a, &b), |reached, so_far| {
             let drops = BTreeSet::new();
             let tracer = Tracer { objects: reached, drops: &drops };
-            for (protocol, number, family) in &both {
+            let held = held(reached, so_far, &b);
+            let waits = |protocol, number| held.iter().any(|port| port.contains(protocol, number));
+            for (protocol, number, family) in both.iter().filter(|(protocol, number, _)| !waits(*protocol, *number)) {
                 let node = NODE[usize::from(*family == Family::V6)];
                 for origin in [Origin::Outside, Origin::Node] {
                     let story = tracer.trace(packet(origin, node, *protocol, *number));
@@ -283,6 +308,29 @@ fn a_backend_goes_only_when_another_has_come() {
         &[("10.255.0.5", 1)],
         &["add backend 10.255.0.5:80 weight 1 to", "delete backend 10.255.0.4:80 from"],
     );
+}
+
+/// IPVS has no scheduler for a moment while that changes, and would refuse who comes: nobody is led to it meanwhile.
+#[test]
+fn clients_are_kept_waiting_while_the_scheduler_changes() {
+    let lower = |scheduler, on_empty| {
+        let mut port = port(tcp(80, 80), 80, [backend("10.255.0.4")]);
+        port.scheduling.scheduler = scheduler;
+        port.spread.on_empty = on_empty;
+        dataplane::objects(&serving(node(), "web", [port]), &Surroundings::default())
+    };
+    let steps = |before: Option<OnEmpty>, after: Option<OnEmpty>| {
+        diff(&lower(Scheduler::RoundRobin, before), &lower(Scheduler::Maglev, after)).to_string()
+    };
+    let (hush, speak) = ("sets in sandbox: silent add tcp 80\n", "sets in sandbox: silent remove tcp 80\n");
+    let change = "map marks in sandbox: remove tcp 80\n\
+                  set service tcp 80 ipv4 (mark 0x10050): scheduler mh\n\
+                  map marks in sandbox: add tcp 80 to 0x10050\n";
+    let (reset, drop) = (None, Some(OnEmpty::Drop));
+    assert_eq!(steps(reset, reset), format!("{hush}{change}{speak}"));
+    assert_eq!(steps(reset, drop), format!("{hush}{change}"));
+    assert_eq!(steps(drop, drop), change);
+    assert_eq!(steps(drop, reset), format!("{change}{speak}"));
 }
 
 /// A range that shrinks may keep its mark and the backend; the port that leaves it needs that backend until it has left.
