@@ -1,6 +1,6 @@
 # `make help` lists what there is.
 
-.PHONY: help build install uninstall test demo soak check deps clean
+.PHONY: help build install uninstall test demo soak check deps clean bench bench-keepalived
 .DEFAULT_GOAL := help
 
 # Where cargo puts what it builds.
@@ -10,6 +10,7 @@ help:
 	@echo 'make demo    build, and show the mesh at work'
 	@echo 'make test    run the checks and all tests (in a VM if this kernel has no IPVS)'
 	@echo 'make soak    the same, every test on every kernel, with 100,000 requests, and ten minutes of fuzzing'
+	@echo 'make bench   measure, in a VM that counts instructions (bench/README.md)'
 	@echo 'make check   formatting, lints and the tests that need no kernel'
 	@echo 'make build   build the release binary'
 	@echo 'make install install what was built (DESTDIR, PREFIX=/usr); make uninstall removes it'
@@ -52,6 +53,9 @@ demo: deps build
 		echo 'No usable IPVS in this kernel: the demo runs in a VM (tests/vm/run).'; \
 		tests/vm/run -- scripts/demo; \
 	fi
+
+# Ways to a backend and the control plane, by counted instructions (bench/README.md).
+bench: deps ; @bench/run
 
 # Beside keepalived, on the same script (bench/keepalived says what is compared).
 bench-keepalived: deps build ; @MESHD_BIN_DIR=$(target)/release bench/keepalived
