@@ -18,12 +18,14 @@ mod peers;
 mod reader;
 mod services;
 mod spread;
+mod standing;
 mod syntax;
 mod way;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::mesh::{Gateway, Ingress, Mesh, Peer, Service};
 use crate::objects::{PortRange, Protocol, PublicKey, Timeouts};
@@ -33,10 +35,11 @@ use peers::{Nodes, Own};
 use reader::Section;
 use services::{LONGEST_TIMEOUT, Sites};
 
-pub use beside::{Misfit, judge};
+pub use beside::{Beside, Misfit, judge, judge_beside};
 pub use check::{TYPES as CHECK_TYPES, keys_of as check_keys, written as written_duration};
 pub use error::{Error, Errors};
 pub use nearest::nearest;
+pub use standing::Standing;
 
 const ROOT: &[&str] = &["node", "ingress", "gateway", "ipvs", "metrics", "control", "peer", "service"];
 
@@ -61,7 +64,7 @@ pub struct Config {
     /// The public key that the list of peers has for this node itself, if it is there by the name of [node].
     pub own_key: Option<PublicKey>,
     /// In the order of the file, as are their ports and backends.
-    pub services: Vec<Service>,
+    pub services: Vec<Arc<Service>>,
 }
 
 /// `[node]`.
@@ -202,7 +205,17 @@ fn read(root: &Section<'_>) -> Option<Config> {
     clash::macs(&backends, &ingress, &peers.endpoints, findings);
 
     let (ingress, gateway, own_key, peers) = (ingress.ingress, gateway.gateway, peers.own_key, peers.peers);
-    Some(Config { node, metrics, control, ingress, gateway, timeouts, peers, own_key, services })
+    Some(Config {
+        node,
+        metrics,
+        control,
+        ingress,
+        gateway,
+        timeouts,
+        peers,
+        own_key,
+        services: services.into_iter().map(Arc::new).collect(),
+    })
 }
 
 /// What a backend's `node` may be.

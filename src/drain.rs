@@ -9,13 +9,14 @@
 mod line;
 mod places;
 
-use std::collections::BTreeMap;
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use line::{read, write};
 
-use crate::mesh::{Backend, BackendState, Key, Mesh, NetnsRef, Port, PortRange};
+use crate::mesh::{Backend, BackendState, Key, Mark, Mesh, NetnsRef, Port, PortRange, Service};
 use places::Places;
 
 /// Other nodes hear of a change a moment later.
@@ -52,11 +53,31 @@ pub trait World {
 
 /// Who leaves after another mesh is wanted. `old`: the one before; at the start there is none.
 pub fn next(before: &Leavers, old: Option<&Mesh>, mesh: &Mesh, world: &impl World) -> Leavers {
-    let places = Places::of(mesh);
+    // Most calls are about one service of many.
+    let differing = old.and_then(|old| mesh.differing(old));
+    let (were, are): (Vec<&Arc<Service>>, Vec<&Arc<Service>>) = match (&differing, old) {
+        (Some(differing), _) => (differing.old.clone(), differing.new.clone()),
+        (None, old) => (old.iter().flat_map(|old| &old.services).collect(), mesh.services.iter().collect()),
+    };
+    let places = LazyCell::new(|| Places::of(mesh));
     let past: BTreeMap<PortRange, &Port> =
-        old.map(|old| old.ports().map(|port| (port.published, port)).collect()).unwrap_or_default();
+        were.iter().flat_map(|service| &service.ports).map(|port| (port.published, port)).collect();
     let mut leavers = Leavers::new();
-    for port in mesh.ports() {
+    if differing.is_some() && !before.is_empty() {
+        let known: BTreeSet<Mark> = are.iter().flat_map(|service| &service.ports).map(Port::mark).collect();
+        let same = mesh.ports().filter(|port| !known.contains(&port.mark()));
+        for port in same.filter(|port| before_of(before, port).next().is_some()) {
+            leavers.extend(drained(before, mesh, port, world));
+            for (key, leaver) in before_of(before, port).filter(|(_, leaver)| leaver.taken) {
+                if places.have_room_for(&leaver.backend)
+                    && let Some(leaver) = take(Some(leaver), mesh, port, &leaver.backend, world)
+                {
+                    leavers.insert(*key, leaver);
+                }
+            }
+        }
+    }
+    for port in are.into_iter().flat_map(|service| &service.ports) {
         leavers.extend(drained(before, mesh, port, world));
         // Behind another port of theirs they are others to IPVS, which has connections with those before no more.
         let same = past.get(&port.published).filter(|past| past.target == port.target);
@@ -131,7 +152,7 @@ fn bounded(leaver: Leaver, port: &Port, world: &impl World) -> Leaver {
     Leaver { until: leaver.until.min(world.now() + port.grace()), ..leaver }
 }
 
-fn before_of<'a>(leavers: &'a Leavers, port: &Port) -> impl Iterator<Item = (&'a Key, &'a Leaver)> {
+fn before_of<'a>(leavers: &'a Leavers, port: &Port) -> impl Iterator<Item = (&'a Key, &'a Leaver)> + use<'a> {
     let mark = port.mark();
     // IPv4 sorts before IPv6.
     leavers.range((mark, [0; 4].into())..).take_while(move |((of, _), _)| *of == mark)
@@ -144,11 +165,18 @@ pub fn merged(mesh: &Arc<Mesh>, leavers: &Leavers) -> Arc<Mesh> {
         return mesh.clone();
     }
     let mut mesh = mesh.as_ref().clone();
-    for port in mesh.services.iter_mut().flat_map(|service| &mut service.ports) {
-        let taken: Vec<&Leaver> =
-            before_of(leavers, port).map(|(_, leaver)| leaver).filter(|leaver| leaver.taken).collect();
-        port.backends
-            .extend(taken.into_iter().map(|leaver| Backend { state: BackendState::Drain, ..leaver.backend.clone() }));
+    fn taken<'l>(leavers: &'l Leavers, port: &Port) -> impl Iterator<Item = &'l Leaver> + use<'l> {
+        before_of(leavers, port).map(|(_, leaver)| leaver).filter(|leaver| leaver.taken)
+    }
+    for service in &mut mesh.services {
+        if service.ports.iter().all(|port| taken(leavers, port).next().is_none()) {
+            continue;
+        }
+        for port in &mut Arc::make_mut(service).ports {
+            let left = |leaver: &Leaver| Backend { state: BackendState::Drain, ..leaver.backend.clone() };
+            let left: Vec<Backend> = taken(leavers, port).map(left).collect();
+            port.backends.extend(left);
+        }
     }
     mesh.out.extend(leavers.iter().filter(|(_, leaver)| leaver.done).map(|(key, _)| *key));
     Arc::new(mesh)

@@ -11,6 +11,7 @@
 //! - [`mesh`] is what the operator means: services, published ports, backends.
 //! - [`dataplane`] is a pure function from a mesh to the [`objects`] that the kernel has to hold.
 //! - [`plan`] is the difference between the objects seen and those wanted, as ordered steps.
+//! - [`change`] is that difference for what changed alone, without a look at the kernel.
 //! - [`kernel`] observes objects and applies steps. It alone talks to the kernel.
 //! - [`health`] asks backends whether they can serve; [`share`] makes of that who gets how
 //!   many clients, and [`drain`] gives those that leave the time they need.
@@ -20,11 +21,12 @@
 //! Wanted and seen are the same type. So teardown is the difference to nothing, a dry run is a printed
 //! plan, and adopting what a crashed daemon left behind is no special case.
 //!
-//! `config`, `mesh`, `dataplane`, `drain`, `objects`, `plan` and `share` are pure: no clock, no file, no socket, no log.
+//! `change`, `config`, `mesh`, `dataplane`, `drain`, `objects`, `plan` and `share` are pure: no clock, no file, no socket, no log.
 //! `tests/layers.rs` holds the house to that.
 
 #![forbid(unsafe_code)]
 
+pub mod change;
 pub mod config;
 pub mod control;
 pub mod daemon;

@@ -12,6 +12,10 @@ use meshd::daemon::{self, Daemon};
 use meshd::kernel::probe;
 use meshd::source::file::{self, Signature};
 
+/// A file of 10,000 services is read in a few hundred MiB, of which a tenth is kept: glibc's allocator would keep all of it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// sysexits(3), EX_USAGE: the command line or the configuration is wrong.
 const USAGE: u8 = 64;
 

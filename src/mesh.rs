@@ -4,17 +4,20 @@
 //! configuration gave them to the port or to its service. It knows nothing of files, sockets or the kernel.
 
 mod check;
+mod differing;
 mod spread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
 pub use check::{Check, DnsProbe, DnsRecord, ExecProbe, HttpProbe, Probe, Tls, UdpProbe};
 
+pub use differing::Differing;
 pub use spread::{OnEmpty, Prefer, Quorum, Spread};
 
 pub use crate::objects::{
@@ -39,7 +42,7 @@ pub struct Mesh {
     pub timeouts: Timeouts,
     /// The other nodes, in the order of the file.
     pub peers: Vec<Peer>,
-    pub services: Vec<Service>,
+    pub services: Vec<Arc<Service>>,
     /// Who cannot serve now, whatever the operator says of them.
     pub out: BTreeSet<Key>,
 }

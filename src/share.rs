@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::mesh::{Backend, BackendState, Family, Key, Mark, Mesh, Port, Prefer};
+use crate::mesh::{Backend, BackendState, Family, Key, Mark, Mesh, Port, Prefer, Service};
 
 /// A weight rises in so many steps.
 const STEPS: u32 = 10;
@@ -36,12 +36,13 @@ pub struct Shares {
 /// Decides for all ports. `helped` is what was decided last, and is moved on.
 pub fn shares(mesh: &Arc<Mesh>, health: &impl Health, helped: &mut Helped) -> Shares {
     let before = std::mem::take(helped);
-    if !mesh.ports().any(is_concerned) {
+    if !mesh.services.iter().any(|service| concerns(service)) {
         return Shares { mesh: mesh.clone(), lasts: None };
     }
     let mut shared = mesh.as_ref().clone();
     let mut lasts: Option<Duration> = None;
-    for port in shared.services.iter_mut().flat_map(|service| &mut service.ports).filter(|port| is_concerned(port)) {
+    let concerned = shared.services.iter_mut().filter(|service| concerns(service));
+    for port in concerned.flat_map(|service| &mut Arc::make_mut(service).ports).filter(|port| is_concerned(port)) {
         for family in Family::ALL {
             let place = (port.mark(), family);
             let mut candidates = candidates(mesh, port, family, health);
@@ -59,6 +60,11 @@ pub fn shares(mesh: &Arc<Mesh>, health: &impl Health, helped: &mut Helped) -> Sh
         }
     }
     Shares { mesh: Arc::new(shared), lasts }
+}
+
+/// Whether there is anything to decide for that service.
+pub fn concerns(service: &Service) -> bool {
+    service.ports.iter().any(is_concerned)
 }
 
 fn is_concerned(port: &Port) -> bool {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
-use crate::config::{Config, Misfit, judge};
+use crate::config::{Beside, Config, Misfit, Standing, judge_beside};
 use crate::control::protocol::{Entry, Owner, Problem, Services};
 use crate::mesh::{Mesh, PublicKey, Service};
 
@@ -67,6 +67,8 @@ pub struct Sources {
     /// Since when each service of the file is as it is.
     of_file: BTreeMap<String, u64>,
     of_socket: BTreeMap<String, Declared>,
+    /// All that are in force.
+    standing: Standing,
     aside: BTreeMap<String, Aside>,
     /// What the file took over at the start, and is still kept.
     taken: Vec<String>,
@@ -121,6 +123,7 @@ impl Sources {
             host_name: host_name.to_owned(),
             key: None,
             of_file: config.services.iter().map(|service| (service.name.clone(), generation)).collect(),
+            standing: standing(&config, &of_socket),
             config: Arc::new(config),
             of_socket,
             aside,
@@ -211,20 +214,28 @@ impl Sources {
             }
             Err(problem) => return Err(problem),
         };
-        let before = match declared {
-            None => self.of_socket.remove(&edit.service),
-            Some(declared) => {
-                let before = self.of_socket.get(&edit.service);
-                if let Some(same) = before.filter(|before| before.kept.service == declared.kept.service) {
-                    return Ok(Staged::Done { generation: same.kept.generation, changed: false });
-                }
-                self.of_socket.insert(edit.service.clone(), declared)
-            }
-        };
+        let before = self.of_socket.get(&edit.service);
+        if let (Some(before), Some(declared)) = (before, &declared)
+            && before.kept.service == declared.kept.service
+        {
+            return Ok(Staged::Done { generation: before.kept.generation, changed: false });
+        }
+        let before = self.set(&edit.service, declared);
         self.generation += 1;
         // Of several changes of one service, what was before the first is what was.
         self.staged.entry(edit.service.clone()).or_insert(before);
         Ok(Staged::Done { generation: self.generation, changed: true })
+    }
+
+    /// Another one in its place, or none; answers what it was.
+    fn set(&mut self, name: &str, declared: Option<Declared>) -> Option<Declared> {
+        let before = self.of_socket.remove(name);
+        before.iter().for_each(|before| self.standing.remove(&before.service));
+        if let Some(declared) = declared {
+            self.standing.add(&declared.service);
+            self.of_socket.insert(name.to_owned(), declared);
+        }
+        before
     }
 
     /// The mesh as it would be with that change.
@@ -262,11 +273,11 @@ impl Sources {
         let text = text.map_err(|error| Problem::malformed(error.to_string()))?;
         let Some(new) = edit.apply(text)? else { return Ok(None) };
 
-        let now = self.of_socket.iter().filter(|(other, _)| *other != name).map(|(_, declared)| declared);
         let staged = self.staged.iter().filter(|(other, _)| also_before && *other != name);
-        let others = now.chain(staged.filter_map(|(_, before)| before.as_ref()));
-        let others: Vec<&Service> = others.map(|declared| &declared.service).collect();
-        let mut judged = judge(&[&new], &self.config, &others).map_err(|misfits| refuse(&misfits))?;
+        let also: Vec<&Service> = staged.filter_map(|(_, before)| Some(before.as_ref()?.service.as_ref())).collect();
+        let without = self.of_socket.get(name).map(|declared| declared.service.as_ref());
+        let beside = Beside { standing: &self.standing, without, also: &also };
+        let mut judged = judge_beside(&[&new], &self.config, &beside).map_err(|misfits| refuse(&misfits))?;
         let service = judged.pop().ok_or_else(|| Problem::malformed("no service was read"))?;
         let written = serde_json::from_value(new).map_err(|error| Problem::malformed(error.to_string()))?;
         Ok(Some(Declared { kept: Kept { generation: self.generation + 1, service: written }, service }))
@@ -293,10 +304,7 @@ impl Sources {
             return Ok(());
         };
         for (name, before) in staged {
-            match before {
-                Some(before) => self.of_socket.insert(name, before),
-                None => self.of_socket.remove(&name),
-            };
+            self.set(&name, before);
         }
         if let WriteError::Doubt(error) = &error {
             let reason =
@@ -330,7 +338,8 @@ impl Sources {
                 taken.push(name.clone());
                 continue;
             }
-            let beside: Vec<&Service> = admitted.values().map(|declared: &Declared| &declared.service).collect();
+            let beside: Vec<&Service> =
+                admitted.values().map(|declared: &Declared| declared.service.as_ref()).collect();
             match admit(&config, BTreeMap::from([(name.clone(), kept.clone())]), &beside) {
                 Ok(fits) => admitted.extend(fits),
                 Err(misfits) => {
@@ -340,7 +349,8 @@ impl Sources {
             }
         }
         agrees(&config, &self.host_name, self.key)?;
-        let mesh = merged(&config, &self.host_name, self.key, admitted.values().cloned());
+        let mesh =
+            merged(&config, &self.host_name, self.key, admitted.values().map(|declared| declared.service.clone()));
         Ok(Candidate { config, mesh, admitted, aside, taken })
     }
 
@@ -350,16 +360,24 @@ impl Sources {
     pub fn reload(&mut self, candidate: Candidate) -> (u64, bool) {
         let Candidate { config, admitted, aside, taken, .. } = candidate;
         let changed = config != *self.config || !taken.is_empty() || aside.len() != self.aside.len();
-        let before: BTreeMap<&str, &Service> =
+        let mut config = config;
+        let before: BTreeMap<&str, &Arc<Service>> =
             self.config.services.iter().map(|service| (service.name.as_str(), service)).collect();
+        // What is the same stays the same: so it costs nothing further on.
+        for service in &mut config.services {
+            if let Some(old) = before.get(service.name.as_str()).filter(|old| **old == service) {
+                *service = Arc::clone(old);
+            }
+        }
         self.generation += 1;
-        let since = |service: &Service| {
-            let same = before.get(service.name.as_str()).is_some_and(|old| *old == service);
+        let since = |service: &Arc<Service>| {
+            let same = before.get(service.name.as_str()).is_some_and(|old| Arc::ptr_eq(old, service));
             same.then(|| self.of_file.get(&service.name).copied()).flatten().unwrap_or(self.generation)
         };
         self.of_file = config.services.iter().map(|service| (service.name.clone(), since(service))).collect();
         self.config = Arc::new(config);
         self.of_socket = admitted;
+        self.standing = standing(&self.config, &self.of_socket);
         self.aside = aside;
         self.committed = self.generation;
         self.taken.extend(taken);
@@ -391,8 +409,18 @@ impl Sources {
     }
 
     fn mesh(&self) -> Mesh {
-        merged(&self.config, &self.host_name, self.key, self.of_socket.values().cloned())
+        merged(
+            &self.config,
+            &self.host_name,
+            self.key,
+            self.of_socket.values().map(|declared| declared.service.clone()),
+        )
     }
+}
+
+fn standing(config: &Config, of_socket: &BTreeMap<String, Declared>) -> Standing {
+    let of_socket = of_socket.values().map(|declared| &declared.service);
+    config.services.iter().chain(of_socket).map(|service| service.as_ref()).collect()
 }
 
 /// What the list of peers says of this node's own key is what the other nodes go by.
@@ -423,7 +451,7 @@ pub fn peek(config: &Config, host_name: &str, key: Option<PublicKey>) -> Result<
     let mut kept = Store::peek(&config.node.state_dir)?;
     taken(config, &mut kept);
     let (fitting, _) = fitting(config, kept);
-    Ok(merged(config, host_name, key, fitting.into_values()))
+    Ok(merged(config, host_name, key, fitting.into_values().map(|declared| declared.service)))
 }
 
 fn refuse(misfits: &[Misfit]) -> Problem {

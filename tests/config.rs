@@ -16,10 +16,13 @@ mod properties;
 mod refused;
 #[path = "config/spread.rs"]
 mod spread;
+#[path = "config/standing.rs"]
+mod standing;
 #[path = "config/way.rs"]
 mod way;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use meshd::config::{Config, Control, Metrics, Node, OnStop};
 use meshd::mesh::{
@@ -221,7 +224,7 @@ fn every_key_is_read() {
             ingress6: Some("fd01::10".parse().unwrap()),
         }],
         own_key: None,
-        services: vec![Service {
+        services: vec![Arc::new(Service {
             name: "dns".to_owned(),
             ports: [(53, 53, 7), (54, 5353, 0)]
                 .map(|(published, target, persistence)| Port {
@@ -251,7 +254,7 @@ fn every_key_is_read() {
                     }],
                 })
                 .into(),
-        }],
+        })],
     };
     assert_eq!(config, expected);
 }
@@ -291,7 +294,7 @@ fn the_example_means_what_its_comments_say() {
         .into();
     expected.ingress.v6 =
         Some(Endpoint6 { subnet: "fd00:255::/64".parse().unwrap(), address: "fd00:255::3".parse().unwrap() });
-    expected.services = vec![
+    let services = [
         Service {
             name: "kafka".to_owned(),
             ports: vec![port(
@@ -308,11 +311,13 @@ fn the_example_means_what_its_comments_say() {
                 .into(),
         },
     ];
+    expected.services = services.map(Arc::new).into();
     // Its check is that of all defaults.
     let check = good(&text("[[service]]\nname = 'a'\ncheck = { type = 'tcp' }\nport = [{ published = 1 }]\n"));
-    expected.services[0].ports[0].check.clone_from(&check.services[0].ports[0].check);
-    expected.services[0].ports[0].spread.drain = Some(std::time::Duration::from_secs(30));
-    assert!(expected.services[0].ports[0].check.is_some());
+    let port = &mut Arc::make_mut(&mut expected.services[0]).ports[0];
+    port.check.clone_from(&check.services[0].ports[0].check);
+    port.spread.drain = Some(std::time::Duration::from_secs(30));
+    assert!(port.check.is_some());
     assert_eq!(good(SERVICES), expected);
 }
 
@@ -365,13 +370,13 @@ fn the_minimal_example_publishes_one_port() {
             netns: None,
         }],
     };
-    assert_eq!(config.services, [Service { name: "web".to_owned(), ports: vec![expected] }]);
+    assert_eq!(config.services, [Arc::new(Service { name: "web".to_owned(), ports: vec![expected] })]);
 }
 
 /// The port of a service with one.
 #[track_caller]
 fn port(text: &str) -> Port {
-    good(text).services.remove(0).ports.remove(0)
+    good(text).services[0].ports[0].clone()
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::path::Path;
 
 /// What the parts that know nothing of the world may name of this crate. `kernel` is not pure; it is kept from
 /// knowing what a mesh is.
-const KNOWS: [(&str, &[&str]); 11] = [
+const KNOWS: [(&str, &[&str]); 12] = [
+    ("change", &["change", "dataplane", "mesh", "objects", "plan"]),
     ("config", &["config", "mesh", "objects"]),
     ("mesh", &["mesh", "objects"]),
     ("dataplane", &["dataplane", "mesh", "objects"]),
@@ -19,7 +20,7 @@ const KNOWS: [(&str, &[&str]); 11] = [
     ("source", &["source", "config", "mesh", "objects", "control::protocol", "kernel::lock"]),
     ("control", &["control", "source", "mesh", "objects", "metrics", "kernel::peer"]),
 ];
-const PURE: [&str; 7] = ["config", "mesh", "dataplane", "drain", "objects", "plan", "share"];
+const PURE: [&str; 8] = ["change", "config", "mesh", "dataplane", "drain", "objects", "plan", "share"];
 /// What only the kernel part may name.
 const KERNELS_OWN: [&str; 8] = [
     "nix",

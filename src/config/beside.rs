@@ -4,6 +4,7 @@
 //! stands where, and read as the file is: so there is one grammar, and one place for each rule.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -13,6 +14,7 @@ use super::error::{At, ELSEWHERE, Findings};
 use super::network::{Endpoint, GatewayRead, IngressRead};
 use super::reader::{Section, excerpt};
 use super::services::{self, BackendSite, PortSite, Sites};
+use super::standing::Standing;
 use super::{Config, clash, nodes, syntax, taken};
 
 /// What is wrong with one of several services.
@@ -30,17 +32,51 @@ pub struct Misfit {
 ///
 /// # Errors
 /// All that is wrong with any of them, in the order of their texts.
-pub fn judge(services: &[&Value], config: &Config, accepted: &[&Service]) -> Result<Vec<Service>, Vec<Misfit>> {
+pub fn judge(services: &[&Value], config: &Config, accepted: &[&Service]) -> Result<Vec<Arc<Service>>, Vec<Misfit>> {
+    let of_file = config.services.iter().map(|service| service.as_ref());
+    let beside = Beside { standing: &of_file.chain(accepted.iter().copied()).collect(), without: None, also: &[] };
+    judge_beside(services, config, &beside)
+}
+
+/// What newcomers have to go with.
+pub struct Beside<'s> {
+    /// The configuration's services and others.
+    pub standing: &'s Standing,
+    /// One of those that does not count: what is judged comes in its place.
+    pub without: Option<&'s Service>,
+    /// And these.
+    pub also: &'s [&'s Service],
+}
+
+/// As [`judge`]; that costs what is judged and what it could clash with, and not what there is.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_beside(
+    services: &[&Value],
+    config: &Config,
+    beside: &Beside<'_>,
+) -> Result<Vec<Arc<Service>>, Vec<Misfit>> {
     let written = Written::from(services);
     let name = |at| written.at(at).1;
     let findings = Findings::new(&written.text, "").named(&name);
     let document = syntax::parse(&written.text, &findings);
     let mut sites = Sites { nodes: nodes(&config.node, &config.peers), ..Sites::default() };
-    config.services.iter().chain(accepted.iter().copied()).for_each(|service| stand(service, &mut sites));
     let read = document.as_ref().map(|document| {
         let root = Section::root(document.get_ref(), &["service"], &findings);
         services::read(&root, &mut sites)
     });
+    let mut also = Sites::default();
+    beside.also.iter().for_each(|service| stand(service, &mut also));
+    // Who was there first comes first.
+    let Beside { standing, without, .. } = beside;
+    let mut ports = standing.ports_near(&sites.ports, *without);
+    ports.extend(also.ports);
+    ports.append(&mut sites.ports);
+    also.backends.append(&mut sites.backends);
+    let mut backends = standing.places_near(&also.backends, *without);
+    backends.append(&mut also.backends);
+    let sites = Sites { ports, backends, ..sites };
 
     let ingress = IngressRead { ingress: config.ingress.clone(), endpoints: endpoints(config) };
     let gateway = &config.gateway;
@@ -57,7 +93,7 @@ pub fn judge(services: &[&Value], config: &Config, accepted: &[&Service]) -> Res
         found.retain(|found| found.at != ELSEWHERE);
     }
     match read {
-        Some(read) if found.is_empty() => Ok(read),
+        Some(read) if found.is_empty() => Ok(read.into_iter().map(Arc::new).collect()),
         _ => Err(found
             .into_iter()
             .map(|At { value: message, at }| {

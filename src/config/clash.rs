@@ -185,7 +185,7 @@ pub(super) fn namespaces(backends: &[&BackendSite], ingress: &IngressRead, findi
 }
 
 /// The one file of a namespace: /var/run is a link to /run.
-fn file(netns: &NetnsRef) -> String {
+pub(super) fn file(netns: &NetnsRef) -> String {
     let path = netns.path();
     match path.strip_prefix("/var/run/") {
         Some(rest) => format!("/run/{rest}"),

@@ -15,7 +15,7 @@ use crate::health::runner::{self, Asked, News, Targets};
 use crate::health::state::{Change, Standing};
 use crate::health::{Checked, Key, Target, targets};
 use crate::kernel::Kernel;
-use crate::mesh::{Mesh, Port, PortRange};
+use crate::mesh::{Differing, Mesh, Port, PortRange};
 use crate::metrics::{self, Metrics};
 use crate::share::Health;
 
@@ -106,6 +106,15 @@ impl Checks {
     /// here before us ended, and are until they prove otherwise.
     pub fn follow(&mut self, mesh: &Arc<Mesh>, there: impl FnOnce() -> BTreeSet<Key>) {
         if self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, mesh)) {
+            return;
+        }
+        let unchecked =
+            |of: &Differing<'_>| of.new.iter().flat_map(|service| &service.ports).all(|port| port.check.is_none());
+        if self.known.is_empty()
+            && self.effective.is_some()
+            && self.of.as_ref().and_then(|of| mesh.differing(of)).is_some_and(|of| unchecked(&of))
+        {
+            self.of = Some(mesh.clone());
             return;
         }
         let targets = targets(mesh);

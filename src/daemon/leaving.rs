@@ -1,5 +1,6 @@
 //! Who leaves, from one look to the next: the rule of [`drain`] with a clock, a record and a kernel.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,7 +70,7 @@ impl Leaving {
         if !self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, mesh)) {
             let before = if self.has_begun() { self.leavers.clone() } else { self.load() };
             self.leavers = drain::next(&before, self.of.as_deref(), mesh, &Real(served));
-            let ports = ports(mesh);
+            let ports = LazyCell::new(|| ports(mesh));
             for (key, leaver) in self.leavers.iter().filter(|(key, _)| !before.contains_key(key)) {
                 let reason = if leaver.taken { "it was taken away" } else { "the operator drains it" };
                 let to = if leaver.done { "drained" } else { "draining" };
@@ -139,7 +140,7 @@ impl Leaving {
 
     /// Of each a line.
     pub fn lines(&self) -> Vec<String> {
-        let Some(mesh) = &self.of else { return Vec::new() };
+        let Some(mesh) = self.of.as_ref().filter(|_| !self.leavers.is_empty()) else { return Vec::new() };
         let ports = ports(mesh);
         let now = process::since_boot();
         let line = |(key, leaver): (&Key, &drain::Leaver)| {

@@ -1,15 +1,17 @@
 //! Making the kernel what is wanted, and saying so once.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tracing::{debug, error, info};
 
+use crate::change::{self, Change};
 use crate::dataplane;
 use crate::kernel::{self, Errno, Kernel};
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
-use crate::objects::{LinkKind, Mark, Objects};
+use crate::objects::{LinkKind, Mark, Objects, Surroundings};
 use crate::plan::{self, Plan, Step};
 
 /// Plans longer than that are logged as their number, their steps only at `debug`.
@@ -55,6 +57,18 @@ pub struct Reconciler {
     tries: u32,
     /// The last look, without what was done about it.
     took: Duration,
+    /// What the kernel holds, as far as we know: nothing, where something failed.
+    held: Option<Held>,
+    /// Changes since the last look may have left something that nobody needs.
+    left: bool,
+}
+
+/// What the last look or change came to.
+#[derive(Debug)]
+struct Held {
+    mesh: Arc<Mesh>,
+    surroundings: Surroundings,
+    frame: Objects,
 }
 
 /// What a look came to.
@@ -92,7 +106,7 @@ impl Outcome {
 impl Reconciler {
     /// Looks at the kernel, does what is missing, and tells the log and the metrics.
     /// `asked`: something else is wanted since the last look, so what is to be done is no one's fault.
-    pub fn reconcile(&mut self, kernel: &mut Kernel, mesh: &Mesh, metrics: &Metrics, asked: bool) -> Report {
+    pub fn reconcile(&mut self, kernel: &mut Kernel, mesh: &Arc<Mesh>, metrics: &Metrics, asked: bool) -> Report {
         let start = Instant::now();
         let (outcome, mut report) = self.converge(kernel, mesh, metrics, asked).unwrap_or_else(|error| {
             let failure = format!("cannot compare the kernel with what is wanted: {error:#}");
@@ -109,24 +123,59 @@ impl Reconciler {
         report
     }
 
+    /// Does what has changed since the last look or change, without a look. `None`: that takes one.
+    pub fn change(&mut self, kernel: &mut Kernel, mesh: &Arc<Mesh>, metrics: &Metrics) -> Option<Report> {
+        let start = Instant::now();
+        let held = self.held.as_mut().filter(|_| self.unfinished.is_empty())?;
+        let Change { plan, leaves } = change::plan(&held.mesh, mesh, &held.surroundings, &held.frame)?;
+        held.mesh = mesh.clone();
+        self.left |= leaves;
+        if plan.is_empty() {
+            return Some(Report { took: start.elapsed(), ..Report::default() });
+        }
+        announce(&plan, &[]);
+        let (failed, report) = self.carry_out(kernel, &plan, mesh, metrics, Vec::new());
+        let outcome = if failed { Outcome::Failed } else { Outcome::Changed };
+        metrics.reconciles.with_label_values(&[outcome.label()]).inc();
+        Some(Report { took: start.elapsed(), ..report })
+    }
+
     fn converge(
         &mut self,
         kernel: &mut Kernel,
-        mesh: &Mesh,
+        mesh: &Arc<Mesh>,
         metrics: &Metrics,
         asked: bool,
     ) -> anyhow::Result<(Outcome, Report)> {
         let start = Instant::now();
-        let wanted = wanted(kernel, mesh)?;
+        self.held = None;
+        let surroundings = kernel.surroundings(mesh.address).context("cannot look around on this host")?;
+        let wanted = dataplane::objects(mesh, &surroundings);
         let seen = kernel.observe(&wanted).context("cannot read what the kernel holds")?;
         let mut plan = plan::diff(&seen, &wanted);
+        plan.hold_no_more(&self.unfinished);
         // Without what is then done: that comes once, and the kernel may have modules to load for it.
         self.took = start.elapsed();
         announce(&plan, &self.unfinished);
         let outcome = if plan.is_empty() { Outcome::Clean } else { Outcome::Changed };
-        let drift = self.drift(&plan, metrics, asked);
+        let excused = asked || std::mem::take(&mut self.left);
+        let drift = self.drift(&plan, metrics, excused);
         self.take_over_later(&mut plan, &wanted);
-        let (unfinished, failures): (Vec<Step>, Vec<String>) = carry_out(kernel, &plan, mesh).into_iter().unzip();
+        self.held = Some(Held { mesh: mesh.clone(), surroundings, frame: change::frame(wanted) });
+        let (failed, report) = self.carry_out(kernel, &plan, mesh, metrics, drift);
+        Ok((if failed { Outcome::Failed } else { outcome }, report))
+    }
+
+    /// Does the steps; `drift`: those of them that nobody asked for. Whether any failed.
+    fn carry_out(
+        &mut self,
+        kernel: &mut Kernel,
+        plan: &Plan,
+        mesh: &Mesh,
+        metrics: &Metrics,
+        drift: Vec<Step>,
+    ) -> (bool, Report) {
+        let (unfinished, failures): (Vec<Step>, Vec<String>) = carry_out(kernel, plan, mesh).into_iter().unzip();
         self.unfinished = unfinished;
         metrics.steps.with_label_values(&["failed"]).inc_by(failures.len() as u64);
         let steps = plan.steps.len() - failures.len();
@@ -137,8 +186,11 @@ impl Reconciler {
         mended.iter().for_each(|step| metrics.drift_repaired.with_label_values(&[step.kind()]).inc());
         let mended = mended.iter().map(first_line).collect();
         self.remember(failures.clone());
-        let outcome = if failures.is_empty() { outcome } else { Outcome::Failed };
-        Ok((outcome, Report { failures, steps, mended, ..Report::default() }))
+        let failed = !failures.is_empty();
+        if failed {
+            self.held = None;
+        }
+        (failed, Report { failures, steps, mended, ..Report::default() })
     }
 
     /// The steps that nobody asked for. Each is counted once, however often it is tried.
@@ -219,6 +271,21 @@ impl Pace {
         *self = Pace::new(now);
     }
 
+    /// What was known that it is to be done is done.
+    pub fn done(&mut self) {
+        self.asked = None;
+    }
+
+    /// Whether the kernel told of a change since the last look.
+    pub fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// Whether it is time to look, whatever else there is to do.
+    pub fn is_due(&self, reconciler: &Reconciler, now: Instant) -> bool {
+        Pace { asked: None, ..*self }.next(reconciler) <= now
+    }
+
     /// There is something to see. Changes come in swarms, so the look is only taken a moment later.
     pub fn hurry(&mut self, now: Instant) {
         self.told.get_or_insert(now);
@@ -255,6 +322,9 @@ fn announce(plan: &Plan, unfinished: &[Step]) {
 /// Does the steps; those that failed, each with one line that says why, and what to do where that is known.
 fn carry_out(kernel: &mut Kernel, plan: &Plan, mesh: &Mesh) -> Vec<(Step, String)> {
     let outcomes = kernel.apply(&plan.steps);
+    if outcomes.iter().all(Result::is_ok) {
+        return Vec::new();
+    }
     let names = mesh.names();
     let failed = plan.steps.iter().zip(outcomes).filter_map(|(step, outcome)| Some((step, outcome.err()?)));
     failed

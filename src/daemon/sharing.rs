@@ -26,6 +26,11 @@ impl Decided {
         let lasts = self.until.is_none_or(|until| Instant::now() < until);
         Arc::ptr_eq(&self.of, mesh) && self.version == checks.version() && lasts
     }
+
+    /// Whether there was nothing to decide.
+    fn is_without_choice(&self) -> bool {
+        Arc::ptr_eq(&self.of, &self.mesh)
+    }
 }
 
 impl Sharing {
@@ -33,6 +38,13 @@ impl Sharing {
     pub fn of(&mut self, mesh: &Arc<Mesh>, checks: &Checks) -> Arc<Mesh> {
         if let Some(decided) = self.decided.as_ref().filter(|decided| decided.holds(mesh, checks)) {
             return decided.mesh.clone();
+        }
+        if let Some(before) = self.decided.take()
+            && before.is_without_choice()
+            && mesh.differing(&before.of).is_some_and(|of| !of.new.iter().any(|service| share::concerns(service)))
+        {
+            let decided = Decided { of: mesh.clone(), version: checks.version(), mesh: mesh.clone(), until: None };
+            return self.decided.insert(decided).mesh.clone();
         }
         let shares = share::shares(mesh, checks, &mut self.helped);
         let until = shares.lasts.map(|lasts| Instant::now() + lasts);

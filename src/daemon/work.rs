@@ -77,7 +77,7 @@ impl Loop {
         // A copy, here and below: who borrows what is wanted holds up its owner.
         let wanted = watched.wanted.borrow_and_update().clone();
         preflight::warn(&mut self.kernel, &wanted.mesh);
-        self.look(&wanted);
+        self.work(&wanted, true);
         // Only now is there anyone who could answer: the kernel may have had modules to load.
         let started = Instant::now();
         let mut ready = self.tell_if_ready(started);
@@ -138,8 +138,12 @@ impl Loop {
         match event {
             Event::Check | Event::Wanted => {
                 let wanted = watched.wanted.borrow_and_update().clone();
-                self.look(&wanted);
-                pace.looked(Instant::now());
+                // Who knows of something that others did looks at it.
+                let is_due = pace.is_told() || pace.is_due(&self.reconciler, Instant::now());
+                match self.work(&wanted, is_due) {
+                    true => pace.looked(Instant::now()),
+                    false => pace.done(),
+                }
             }
             Event::Health(news) => {
                 if self.checks.take(Some(news), &self.told, &self.metrics) {
@@ -180,8 +184,9 @@ impl Loop {
         true
     }
 
-    /// Makes the kernel what is wanted, and tells whoever waits for that.
-    fn look(&mut self, wanted: &Wanted) {
+    /// Makes the kernel what is wanted, and tells whoever waits for that. Whether it took a look at the kernel: where it
+    /// does not have to, what has changed is enough.
+    fn work(&mut self, wanted: &Wanted, look: bool) -> bool {
         let Wanted { generation, config, mesh } = wanted;
         if !Arc::ptr_eq(&self.config, config) {
             preflight::warn(&mut self.kernel, mesh);
@@ -194,23 +199,33 @@ impl Loop {
         let asked = before.generation != *generation || std::mem::take(&mut self.turned);
         let effective = self.effective(mesh);
         let preparing = began.elapsed();
-        let mut report = self.reconciler.reconcile(&mut self.kernel, &effective, &self.metrics, asked);
+        let (mut looked, mut report) = self.converge(&effective, look, asked);
         // Who gets no new clients from now on may be done already.
         let settling = Instant::now();
         let settled = asked && self.settle();
-        self.reconciler.also_took(preparing + settling.elapsed());
+        if looked {
+            self.reconciler.also_took(preparing + settling.elapsed());
+        }
         if settled {
             let effective = self.effective(mesh);
-            let more = self.reconciler.reconcile(&mut self.kernel, &effective, &self.metrics, asked);
+            let (again, more) = self.converge(&effective, false, asked);
+            looked |= again;
             report = reconcile::Report { steps: report.steps + more.steps, took: report.took + more.took, ..more };
         }
         self.checks.run(&mut self.kernel);
-        let timeouts = self.kernel.timeouts().ok().flatten();
+        let timeouts = match &before.timeouts {
+            Some(known) if !looked => Some(known.clone()),
+            _ => self.kernel.timeouts().ok().flatten().map(|of| Timeouts {
+                tcp: of.tcp,
+                tcp_fin: of.tcp_fin,
+                udp: of.udp,
+            }),
+        };
         let now = Looked {
             generation: *generation,
             failures: Arc::new(failures(&before, *generation, &report)),
             took: report.took.as_secs_f64(),
-            timeouts: timeouts.map(|of| Timeouts { tcp: of.tcp, tcp_fin: of.tcp_fin, udp: of.udp }),
+            timeouts,
             repaired: before.repaired + report.mended.len() as u64,
             unwell: Arc::new(self.checks.unwell()),
             leaving: Arc::new(self.leaving.lines()),
@@ -223,6 +238,17 @@ impl Loop {
         self.metrics.services.set(mesh.services.len() as i64);
         self.metrics.ports.set(mesh.ports().count() as i64);
         self.metrics.backends.set(mesh.count_backends() as i64);
+        looked
+    }
+
+    /// Whether it took a look, and what it came to.
+    fn converge(&mut self, mesh: &Arc<Mesh>, look: bool, asked: bool) -> (bool, reconcile::Report) {
+        let changed = if look { None } else { self.reconciler.change(&mut self.kernel, mesh, &self.metrics) };
+        match changed {
+            // What failed may have been someone else's doing: then a look finds what is to be done instead.
+            Some(report) if report.failures.is_empty() => (false, report),
+            _ => (true, self.reconciler.reconcile(&mut self.kernel, mesh, &self.metrics, asked)),
+        }
     }
 
     /// What the kernel is to hold: the mesh with the weights that its backends have now, with those that are leaving it, and

@@ -1,6 +1,7 @@
 //! Which of the socket's services go with a configuration.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ use crate::mesh::{Mesh, PublicKey, Service};
 #[derive(Clone, Debug)]
 pub(super) struct Declared {
     pub kept: Kept,
-    pub service: Service,
+    pub service: Arc<Service>,
 }
 
 /// A service that is kept, and not in force: it does not go with the file.
@@ -77,10 +78,10 @@ pub(super) fn merged(
     config: &Config,
     host_name: &str,
     key: Option<PublicKey>,
-    declared: impl Iterator<Item = Declared>,
+    services: impl Iterator<Item = Arc<Service>>,
 ) -> Mesh {
     let mut mesh = Mesh { key, ..config.mesh(host_name) };
-    mesh.services.extend(declared.map(|declared| declared.service));
+    mesh.services.extend(services);
     mesh
 }
 

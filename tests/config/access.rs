@@ -33,7 +33,7 @@ fn a_port_has_what_its_service_says_or_its_own() {
         ("allow = ['10.0.0.0/8']\ndeny = ['10.1.0.0/16']", ", deny = ['10.2.0.0/16']", "; 10.0.0.0/8; 10.2.0.0/16"),
         ("allow = ['10.0.0.0/8', '10.0.0.0/8', '10.1.0.0/16']", "", "; 10.0.0.0/8 10.1.0.0/16; "),
     ] {
-        let ports = good(&one_port(keys, own)).services.remove(0).ports;
+        let ports = good(&one_port(keys, own)).services[0].ports.clone();
         assert_eq!(told(&ports[0].access), expected, "{keys}{own}");
     }
 }

@@ -1,5 +1,7 @@
 //! Services that do not come from the file: what is taken, and what is wrong with them, each with its place.
 
+use std::sync::Arc;
+
 use meshd::config::{Config, judge};
 use meshd::mesh::Service;
 use serde_json::{Value, json};
@@ -14,7 +16,7 @@ fn file() -> Config {
     ))
 }
 
-fn accepted() -> Vec<Service> {
+fn accepted() -> Vec<Arc<Service>> {
     let other = json!({ "name": "other", "port": [{ "published": 90 }], "backend": [{ "address": "10.255.0.50" }] });
     judge(&[&other], &file(), &[]).expect("it is good")
 }
@@ -22,7 +24,8 @@ fn accepted() -> Vec<Service> {
 #[track_caller]
 fn refused(service: Value, expected: &[&str]) {
     let accepted = accepted();
-    let misfits = judge(&[&service], &file(), &accepted.iter().collect::<Vec<_>>()).expect_err("it is not good");
+    let misfits = judge(&[&service], &file(), &accepted.iter().map(|service| service.as_ref()).collect::<Vec<_>>())
+        .expect_err("it is not good");
     let told: Vec<String> = misfits.iter().map(|misfit| format!("{}: {}", misfit.place, misfit.message)).collect();
     assert_eq!(told, expected, "{service:#}");
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use meshd::config::{Config, Control, Errors, Metrics, Node, OnStop};
 use meshd::mesh::{
@@ -238,7 +239,7 @@ prop_compose! {
             timeouts: Timeouts { tcp, tcp_fin, udp },
             peers: vec![],
             own_key: None,
-            services,
+            services: services.into_iter().map(Arc::new).collect(),
         }
     }
 }

@@ -32,7 +32,7 @@ fn a_port_has_what_its_service_says_or_its_own() {
         ),
         (slow, ", slow_start = 0", default, Spread { slow_start: Duration::from_secs(20), ..default }),
     ] {
-        let ports = good(&two_ports(keys, own)).services.remove(0).ports;
+        let ports = good(&two_ports(keys, own)).services[0].ports.clone();
         assert_eq!([ports[0].spread, ports[1].spread], [first, second], "{keys}{own}");
         assert!(!ports[0].backends[0].backup && ports[0].backends[1].backup);
     }

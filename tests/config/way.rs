@@ -29,7 +29,7 @@ fn a_port_has_what_its_service_says_or_its_own() {
             (Preserve, Mode::Host),
         ),
     ] {
-        let ports = good(&two_ports(keys, own)).services.remove(0).ports;
+        let ports = good(&two_ports(keys, own)).services[0].ports.clone();
         let found: Vec<_> = ports.iter().map(|port| (port.client_address, port.mode)).collect();
         assert_eq!(found, [first, second], "{keys}{own}");
     }

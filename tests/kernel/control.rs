@@ -56,7 +56,9 @@ fn smoke_a_service_lives_by_the_socket() {
         [
             "add backend 10.255.0.35:9092 weight 1 to tcp 20229 ipv4 (mark 0x14f05)",
             "set backend 10.255.0.34:9092 weight 3 of tcp 20229 ipv4 (mark 0x14f05)",
+            "map marks in sandbox: remove tcp 20229",
             "set service tcp 20229 ipv4 (mark 0x14f05): scheduler wrr",
+            "map marks in sandbox: add tcp 20229 to 0x14f05",
             "add service tcp 20230 ipv4 (mark 0x14f06): scheduler wrr",
             "add backend 10.255.0.33:9092 weight 1 to tcp 20230 ipv4 (mark 0x14f06)",
             "add backend 10.255.0.34:9092 weight 3 to tcp 20230 ipv4 (mark 0x14f06)",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, Tcp, Udp, tally};
+use crate::lab::{Lab, Tcp, Udp, eventually, tally, value_of};
 
 /// A service with two ports; `other` is what the second one has of its own.
 fn service(lab: &Lab, ports: &[Value]) -> Value {
@@ -128,4 +128,42 @@ fn a_full_disk_refuses_changes_and_the_rest_goes_on() {
     assert!(status == 507 && problem["detail"].as_str().unwrap().contains("state_dir"), "{problem:#}");
     assert!(meshd.log().contains("services can only come from the file"), "{}", meshd.log());
     std::fs::remove_file(&state).unwrap();
+}
+
+/// A change is made without a look at the kernel. What others did meanwhile is mended all the same: at once where it is in the way.
+#[test]
+fn what_others_did_is_mended_when_something_else_changes() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp]);
+    let _meshd = lab.start(&lab.config());
+    let spec =
+        |number: usize| format!("-b 10.255.0.{},netns={}", 32 + number, lab.place(&format!("kafka-{number}")).name);
+    for (name, port) in [("one", 20229), ("two", 20230)] {
+        lab.meshctl(&format!("service add {name} -p {port}:9092 {} {}", spec(1), spec(2)));
+    }
+    let looks = || value_of(&lab.metrics(), "meshd_reconcile_last_success_timestamp_seconds");
+    let sandbox = lab.sandbox();
+    // Nothing is in the way of a look that comes in its turn: so one of several changes is made between two of them.
+    let without_a_look = (2..8).any(|weight| {
+        let before = looks();
+        lab.meshctl(&format!("backend set one 10.255.0.33 --weight {weight}"));
+        assert!(sandbox.ipvs().contains(&format!("-r 10.255.0.33:9092 -m -w {weight}")));
+        looks() == before
+    });
+    assert!(without_a_look);
+    // Of another service: in its turn.
+    sandbox.run("ipvsadm -d -f 85766 -r 10.255.0.34:9092");
+    lab.meshctl("backend set one 10.255.0.33 --weight 1");
+    eventually("it is mended", || sandbox.ipvs().contains("-a -f 85766 -r 10.255.0.34:9092 -m -w 1"));
+    // Of what is changed: at once, and the change is done when that is said.
+    sandbox.run("ipvsadm -d -f 85765 -r 10.255.0.34:9092");
+    let said = lab.meshctl("backend set one 10.255.0.34 --weight 7");
+    assert!(said.ends_with(", programmed\n"), "{said}");
+    assert!(sandbox.ipvs().contains("-a -f 85765 -r 10.255.0.34:9092 -m -w 7"), "{}", sandbox.ipvs());
+    sandbox.run("nft flush map inet meshd marks");
+    lab.meshctl("port add one 20231:9092/tcp");
+    for port in [20229, 20230, 20231] {
+        eventually("all are served", || lab.client.try_ask(Tcp, &format!("192.168.50.1:{port}")).is_ok());
+    }
+    assert_eq!(lab.meshctl("plan"), "nothing to do\n");
 }

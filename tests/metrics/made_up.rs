@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use meshd::config::Config;
 use meshd::kernel::ipvs::{DestinationCounters, ServiceCounters, Traffic as Counted};
 use meshd::kernel::occupancy::{Conntrack, Occupancy};
-use meshd::mesh::{Mesh, Service};
+use meshd::mesh::Mesh;
 use meshd::metrics::{Exposition, Metrics, Standing, Traffic};
 use meshd::objects::{DestinationKey, Family, Netns, PortRange, Protocol, VirtualKey};
 use meshd::plan::Step;
@@ -36,7 +36,7 @@ pub fn counters(mesh: &Mesh, backends: u8) -> Counters {
         let key = VirtualKey { mark: port.mark(), family: Family::V4 };
         (key, ServiceCounters { traffic, destinations: (0..backends).map(backend).collect() })
     };
-    mesh.services.iter().flat_map(|Service { ports, .. }| ports).map(of_port).collect()
+    mesh.ports().map(of_port).collect()
 }
 
 /// One port, one backend, and everything that the daemon counts counted once.

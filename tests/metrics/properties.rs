@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use meshd::kernel::ipvs::{DestinationCounters, ServiceCounters, Traffic};
 use meshd::mesh::{Mesh, Port, PortRange, Protocol, Service};
@@ -74,9 +75,9 @@ fn mesh_of(made: &Made) -> Mesh {
     let model: Port = mesh.services[0].ports[0].clone();
     mesh.services = made
         .iter()
-        .map(|(name, published, _)| Service {
-            name: name.clone(),
-            ports: vec![Port { published: *published, ..model.clone() }],
+        .map(|(name, published, _)| {
+            let ports = vec![Port { published: *published, ..model.clone() }];
+            Arc::new(Service { name: name.clone(), ports })
         })
         .collect();
     mesh

@@ -1,6 +1,7 @@
 //! Meshes by hand, for examples: short words for what a test is about, usual values for the rest.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use meshd::mesh::{
     Access, Backend, BackendState, ClientAddress, Encryption, Endpoint4, Endpoint6, Gateway, Ingress, Mesh, Mode, Port,
@@ -58,7 +59,7 @@ pub fn with_v6(mut mesh: Mesh) -> Mesh {
 
 /// The mesh with one more service.
 pub fn serving(mut mesh: Mesh, name: &str, ports: impl Into<Vec<Port>>) -> Mesh {
-    mesh.services.push(Service { name: name.into(), ports: ports.into() });
+    mesh.services.push(Arc::new(Service { name: name.into(), ports: ports.into() }));
     mesh
 }
 

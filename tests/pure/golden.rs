@@ -3,6 +3,7 @@
 //! `MESHD_BLESS=1` writes the files anew; look at what git then shows.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use meshd::dataplane;
 use meshd::mesh::{ClientAddress, Mesh};
@@ -90,7 +91,9 @@ fn a_service_that_shows_its_clients() {
     let mut mesh = serving(with_v6(node()), "dns", [preserving(port(udp(53, 53), 5353, backends))]);
     mesh.peers = vec![peer(2)];
     check("preserved", None, Some(&mesh));
-    let snat = changed(mesh.clone(), |mesh| mesh.services[0].ports[0].client_address = ClientAddress::Snat);
+    let snat = changed(mesh.clone(), |mesh| {
+        Arc::make_mut(&mut mesh.services[0]).ports[0].client_address = ClientAddress::Snat
+    });
     check("preserved-no-more", Some(&mesh), Some(&snat));
 }
 
@@ -102,14 +105,16 @@ fn a_range_of_ports_is_one_element_of_a_map() {
 
 #[test]
 fn one_changed_backend_is_two_steps() {
-    let after = changed(kafka(), |mesh| mesh.services[0].ports[0].backends[1] = backend("10.255.0.35"));
+    let after =
+        changed(kafka(), |mesh| Arc::make_mut(&mut mesh.services[0]).ports[0].backends[1] = backend("10.255.0.35"));
     check("one-backend-changed", Some(&kafka()), Some(&after));
 }
 
 #[test]
 fn a_changed_scheduler_keeps_clients_waiting_for_a_moment() {
-    let after =
-        changed(kafka(), |mesh| mesh.services[0].ports[0].scheduling.scheduler = Scheduler::WeightedLeastConnection);
+    let after = changed(kafka(), |mesh| {
+        Arc::make_mut(&mut mesh.services[0]).ports[0].scheduling.scheduler = Scheduler::WeightedLeastConnection
+    });
     check("scheduler-changed", Some(&kafka()), Some(&after));
 }
 

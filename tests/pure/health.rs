@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use meshd::dataplane;
 use meshd::mesh::{Check, Mesh, Probe};
@@ -77,10 +78,10 @@ fn where_clients_are_hashed_nobody_is_sent_to_one_that_rests() {
         (Scheduler::DestinationHash, 1, false),
     ] {
         let mut mesh = kafka();
-        mesh.services[0].ports[0].scheduling.scheduler = scheduler;
+        Arc::make_mut(&mut mesh.services[0]).ports[0].scheduling.scheduler = scheduler;
         let service = |mesh: &Mesh| lower(mesh).services.into_values().next().unwrap();
         assert!(service(&mesh).destinations.len() == 2 && !service(&mesh).flags.fallback);
-        mesh.services[0].ports[0].backends[0].state = BackendState::Drain;
+        Arc::make_mut(&mut mesh.services[0]).ports[0].backends[0].state = BackendState::Drain;
         let service = service(&mesh);
         assert_eq!((service.destinations.len(), service.flags.fallback), (there, fallback), "{scheduler}");
     }
@@ -94,16 +95,16 @@ fn every_backend_that_may_serve_is_asked_where_it_serves_or_where_it_is_said() {
         Check { probe: Probe::Tcp, port: None, interval: second, timeout: second, rise: 1, fall: 1, start_up: false };
     let mut mesh = kafka();
     assert_eq!(meshd::health::targets(&mesh), []);
-    mesh.services[0].ports[0].check = Some(check.clone());
+    Arc::make_mut(&mut mesh.services[0]).ports[0].check = Some(check.clone());
     let asked = |mesh: &Mesh| {
         meshd::health::targets(mesh).iter().map(|(_, checked)| checked.target.to.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(asked(&mesh), ["10.255.0.33:9092", "10.255.0.34:9092", "[fd00:255::33]:9092"]);
-    mesh.services[0].ports[0].backends[0].state = meshd::mesh::BackendState::Disabled;
-    mesh.services[0].ports[0].check = Some(Check { port: Some(81), ..check });
+    Arc::make_mut(&mut mesh.services[0]).ports[0].backends[0].state = meshd::mesh::BackendState::Disabled;
+    Arc::make_mut(&mut mesh.services[0]).ports[0].check = Some(Check { port: Some(81), ..check });
     assert_eq!(asked(&mesh), ["10.255.0.34:81", "[fd00:255::33]:81"]);
     // One that is drained may close its port, and those who are with it stay.
-    mesh.services[0].ports[0].backends[1].state = meshd::mesh::BackendState::Drain;
+    Arc::make_mut(&mut mesh.services[0]).ports[0].backends[1].state = meshd::mesh::BackendState::Drain;
     assert_eq!(asked(&mesh), ["[fd00:255::33]:81"]);
 }
 

@@ -2,6 +2,7 @@
 //! touched and no privileges are needed; only `nft_text` asks the real nft, where it may.
 
 mod build;
+mod change;
 mod drain;
 mod encryption;
 mod golden;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use meshd::mesh::{
     Access, Backend, BackendState, Bind, ClientAddress, Mesh, Mode, Peer, Port, Scheduling, Service, Spread, Thresholds,
@@ -25,7 +26,7 @@ pub fn mesh() -> impl Strategy<Value = Mesh> {
         mesh = if secret { encrypted(mesh) } else { mesh };
         mesh.peers = peers;
         mesh.gateway.open_forward = open_forward;
-        mesh.services = services(ports);
+        mesh.services = services(ports).into_iter().map(Arc::new).collect();
         mesh
     })
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use meshd::dataplane;
 use meshd::kernel::fake;
@@ -78,7 +79,7 @@ fn edit() -> impl Strategy<Value = Edit> {
 }
 
 fn edited(mut mesh: Mesh, edit: Edit) -> Mesh {
-    let mut ports: Vec<Port> = mesh.services.into_iter().flat_map(|service| service.ports).collect();
+    let mut ports: Vec<Port> = mesh.services.into_iter().flat_map(|service| service.ports.clone()).collect();
     let find = |index: Index, ports: &[Port]| (!ports.is_empty()).then(|| index.index(ports.len()));
     match edit {
         Edit::Remove(index) => ports.retain({
@@ -161,7 +162,7 @@ fn edited(mut mesh: Mesh, edit: Edit) -> Mesh {
         Edit::UdpTimeout(seconds) => mesh.timeouts.udp = seconds,
         Edit::OpenForward(open) => mesh.gateway.open_forward = open,
     }
-    mesh.services = services(ports);
+    mesh.services = services(ports).into_iter().map(Arc::new).collect();
     mesh
 }
 

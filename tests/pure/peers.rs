@@ -1,6 +1,7 @@
 //! Other nodes: what is on them is found without asking.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use meshd::dataplane;
 use meshd::mesh::{Backend, Endpoint4, Mesh, NetnsRef, Peer};
@@ -72,7 +73,11 @@ fn two_nodes_with_the_same_services_complement_one_another() {
     let mut there = two_nodes();
     there.node = "node-2".to_owned();
     there.peers = vec![Peer { name: "node-1".to_owned(), address: [192, 168, 50, 1].into(), ..peer(3) }];
-    for backend in there.services.iter_mut().flat_map(|service| &mut service.ports).flat_map(|port| &mut port.backends)
+    for backend in there
+        .services
+        .iter_mut()
+        .flat_map(|service| &mut Arc::make_mut(service).ports)
+        .flat_map(|port| &mut port.backends)
     {
         backend.node = if backend.node.is_some() { None } else { Some("node-1".to_owned()) };
     }
@@ -148,11 +153,11 @@ fn sixty_four_thousand_backends_elsewhere() {
     assert!(diff(&before, &before).is_empty());
 
     let mut moved = mesh.clone();
-    moved.services[7].ports[0].backends[500].node = Some("node-9x".to_owned());
+    Arc::make_mut(&mut moved.services[7]).ports[0].backends[500].node = Some("node-9x".to_owned());
     let steps: Vec<String> = diff(&before, &lower(&moved)).steps.iter().map(Step::to_string).collect();
     assert_eq!(steps, ["forward 02:42:0a:07:01:fe to node 192.168.60.9"]);
     let mut gone = mesh.clone();
-    gone.services[7].ports[0].backends.remove(500);
+    Arc::make_mut(&mut gone.services[7]).ports[0].backends.remove(500);
     assert_eq!(diff(&before, &lower(&gone)).steps.len(), 3, "a destination, a neighbour, a forwarding entry");
 }
 

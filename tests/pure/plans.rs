@@ -6,6 +6,7 @@ use meshd::objects::{Netns, Objects};
 use meshd::plan::{Plan, Step, diff};
 use proptest::prelude::*;
 use proptest::sample::Index;
+use std::sync::Arc;
 
 use super::meshes::{mesh, surroundings};
 use super::mutations::{damaged, damages, related};
@@ -53,7 +54,7 @@ proptest! {
     fn the_order_of_services_means_nothing(mesh in mesh(), surroundings in surroundings()) {
         let mut reversed = mesh.clone();
         reversed.services.reverse();
-        reversed.services.iter_mut().for_each(|service| service.ports.reverse());
+        reversed.services.iter_mut().for_each(|service| Arc::make_mut(service).ports.reverse());
         prop_assert!(dataplane::objects(&mesh, &surroundings) == dataplane::objects(&reversed, &surroundings));
     }
 

@@ -13,7 +13,7 @@ use meshd::objects::{
 use meshd::plan::{Plan, Step, diff};
 use proptest::prelude::*;
 
-use super::build::{backend, node, port, serving, tcp};
+use super::build::{backend, node, port, serving, tcp, with_v6};
 use super::meshes::PORTS;
 use super::mutations::{Related, related};
 use super::tracer::{NODE, Origin, Packet, Story, Tracer, packet};
@@ -331,6 +331,45 @@ fn clients_are_kept_waiting_while_the_scheduler_changes() {
     assert_eq!(steps(reset, drop), format!("{hush}{change}"));
     assert_eq!(steps(drop, drop), change);
     assert_eq!(steps(drop, reset), format!("{change}{speak}"));
+}
+
+/// The kernel may not have it: whoever comes is not to be kept waiting at every try.
+#[test]
+fn nobody_is_held_again_for_a_scheduler_that_cannot_be_set() {
+    let lower = |scheduler, weight| {
+        let mut port = port(tcp(80, 80), 80, [Backend { weight, ..backend("10.255.0.4") }]);
+        port.scheduling.scheduler = scheduler;
+        dataplane::objects(&serving(node(), "web", [port]), &Surroundings::default())
+    };
+    let mut plan = diff(&lower(Scheduler::RoundRobin, 1), &lower(Scheduler::Maglev, 1));
+    let failed: Vec<Step> = plan.steps.iter().filter(|step| matches!(step, Step::SetService { .. })).cloned().collect();
+    plan.hold_no_more(&[]);
+    assert_eq!(plan.steps.len(), 5);
+    plan.hold_no_more(&failed);
+    assert_eq!(plan.steps, failed);
+}
+
+/// Many ports are held together, but not all at once; a port of both families once.
+#[test]
+fn ports_are_held_some_at_a_time() {
+    let lower = |scheduler| {
+        let mesh = (1..=20).fold(with_v6(node()), |mesh, number| {
+            let mut port = port(tcp(number, number), 80, [backend("10.255.0.4"), backend("fd00:255::4")]);
+            port.scheduling.scheduler = scheduler;
+            serving(mesh, &format!("web-{number}"), [port])
+        });
+        dataplane::objects(&mesh, &Surroundings::default())
+    };
+    let (before, after) = (lower(Scheduler::RoundRobin), lower(Scheduler::Maglev));
+    let plan = diff(&before, &after);
+    let count = |words: &str| plan.steps.iter().filter(|step| step.to_string().contains(words)).count();
+    assert_eq!((count("set service"), count("silent add"), count("silent remove")), (40, 3, 3));
+    assert_eq!((count("marks in sandbox: remove"), count("marks in sandbox: add")), (20, 20));
+    let reached = plan.steps.iter().fold(before, |mut reached, step| {
+        fake::apply(&mut reached, step).unwrap();
+        reached
+    });
+    assert!(reached == after);
 }
 
 /// A range that shrinks may keep its mark and the backend; the port that leaves it needs that backend until it has left.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use meshd::dataplane;
 use meshd::mesh::{Backend, BackendState, Bind, ClientAddress, Mesh, Mode, Port, Scheduler};
@@ -286,7 +287,7 @@ proptest! {
     #[test]
     fn of_ipv6_nothing_is_touched_where_nothing_speaks_it(mut mesh in mesh(), surroundings in surroundings()) {
         mesh.ingress.v6 = None;
-        for port in mesh.services.iter_mut().flat_map(|service| &mut service.ports) {
+        for port in mesh.services.iter_mut().flat_map(|service| &mut Arc::make_mut(service).ports) {
             port.backends.retain(|backend| backend.address.is_ipv4());
         }
         let objects = dataplane::objects(&mesh, &surroundings);

@@ -44,6 +44,8 @@ impl Config {
 
     pub fn without_ipv6(mut self) -> Config {
         self.settings.retain(|(_, key), _| !key.ends_with('6'));
+        let lines = self.peers.lines().filter(|line| !line.starts_with("ingress6"));
+        self.peers = lines.map(|line| format!("{line}\n")).collect();
         self
     }
 

@@ -1,0 +1,80 @@
+//! Which services of two meshes differ, at the cost of those that do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Key, Mark, Mesh, Service};
+
+/// Services that are not the same in both, in their order.
+#[derive(Debug, Default)]
+pub struct Differing<'m> {
+    pub old: Vec<&'m Arc<Service>>,
+    pub new: Vec<&'m Arc<Service>>,
+}
+
+impl Mesh {
+    /// The services that are others than `old` had, and those that it had for them; those whose backends went out or came back
+    /// are among them. `None` where more than services differs.
+    pub fn differing<'m>(&'m self, old: &'m Mesh) -> Option<Differing<'m>> {
+        let same = self.node == old.node
+            && self.address == old.address
+            && self.key == old.key
+            && self.ingress == old.ingress
+            && self.gateway == old.gateway
+            && self.timeouts == old.timeouts
+            && self.peers == old.peers;
+        if !same {
+            return None;
+        }
+        let mut differing = services(&old.services, &self.services);
+        let turned: BTreeSet<Mark> = self.out.symmetric_difference(&old.out).map(|(mark, _): &Key| *mark).collect();
+        if !turned.is_empty() {
+            let concerned = |service: &&Arc<Service>| service.ports.iter().any(|port| turned.contains(&port.mark()));
+            let known: BTreeSet<*const Service> = differing.new.iter().map(|service| Arc::as_ptr(service)).collect();
+            // Those that are the same in both: what differs is there already.
+            let same = self.services.iter().filter(concerned).filter(|service| !known.contains(&Arc::as_ptr(service)));
+            for service in same {
+                differing.old.push(service);
+                differing.new.push(service);
+            }
+        }
+        Some(differing)
+    }
+
+    /// The same mesh with those services alone.
+    pub fn with_only(&self, services: &[&Arc<Service>]) -> Mesh {
+        let services: Vec<Arc<Service>> = services.iter().map(|service| Arc::clone(service)).collect();
+        let marks: BTreeSet<Mark> =
+            services.iter().flat_map(|service| service.ports.iter().map(|port| port.mark())).collect();
+        let out = self.out.iter().filter(|(mark, _)| marks.contains(mark)).copied().collect();
+        Mesh {
+            node: self.node.clone(),
+            address: self.address,
+            key: self.key,
+            ingress: self.ingress.clone(),
+            gateway: self.gateway.clone(),
+            timeouts: self.timeouts,
+            peers: self.peers.clone(),
+            services,
+            out,
+        }
+    }
+}
+
+/// Those that are one and the same are most; what lies between the first and the last that are not is compared.
+fn services<'m>(old: &'m [Arc<Service>], new: &'m [Arc<Service>]) -> Differing<'m> {
+    let same = |(one, other): &(&Arc<Service>, &Arc<Service>)| Arc::ptr_eq(one, other);
+    let before = old.iter().zip(new).take_while(same).count();
+    let (old, new) = (&old[before..], &new[before..]);
+    let after = old.iter().rev().zip(new.iter().rev()).take_while(same).count();
+    let (old, new) = (&old[..old.len() - after], &new[..new.len() - after]);
+    let by_name: BTreeMap<&str, &Arc<Service>> = old.iter().map(|service| (service.name.as_str(), service)).collect();
+    let is_same = |service: &&Arc<Service>| {
+        by_name.get(service.name.as_str()).is_some_and(|old| Arc::ptr_eq(old, service) || old == service)
+    };
+    let (same, new): (Vec<_>, Vec<_>) = new.iter().partition(is_same);
+    let mut kept: Vec<&str> = same.iter().map(|service| service.name.as_str()).collect();
+    kept.sort_unstable();
+    let old = old.iter().filter(|service| kept.binary_search(&service.name.as_str()).is_err()).collect();
+    Differing { old, new }
+}
