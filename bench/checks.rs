@@ -1,4 +1,4 @@
-//! What it costs to ask many backends: `cargo bench --bench checks [BACKENDS] [SECONDS]`.
+//! What it costs to ask many backends: `cargo bench --bench checks -- [BACKENDS] [SECONDS]`.
 //!
 //! The runner asks them as the daemon has it ask, on one thread; they are this host's own, on 127.0.0.0/8, behind listeners
 //! that take a connection and close it. Printed is what the asking thread takes of a core, without the listeners.

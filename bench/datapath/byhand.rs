@@ -141,7 +141,8 @@ pub fn mesh(world: &World) {
         }}",
         elements(&|_| SANDBOX.to_owned())
     );
-    program(&world.nodes[0], "nft -f -", &host);
+    // Every node of a mesh is published at.
+    world.nodes.iter().for_each(|node| program(node, "nft -f -", &host));
     let mark = |port: u16| 0x10000 | u32::from(port);
     let inside = format!(
         "table ip hand {{
