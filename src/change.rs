@@ -35,30 +35,32 @@ pub fn plan(old: &Mesh, new: &Mesh, surroundings: &Surroundings, frame: &Objects
     let (before, after) = (part(old, &differing.old), part(new, &differing.new));
     let (mut steps, mut leaves) = (Vec::new(), false);
     for step in plan::diff(&before, &after).steps {
-        leaves |= matches!(step, Step::DeleteMap { .. } | Step::DeleteSet { .. } | Step::DeleteChain { .. });
-        match place(&step, frame) {
-            Place::Port => steps.push(step),
+        match (&step, place(&step, frame)) {
             // The set stays, empty of what was theirs.
-            Place::There if matches!(step, Step::DeleteSet { .. }) => steps.extend(emptied(&step, &before)),
-            Place::There => {}
-            Place::Elsewhere => return None,
+            (Step::DeleteSet { netns, name }, _) => {
+                leaves = true;
+                steps.extend(emptied(*netns, name, &before));
+            }
+            (Step::DeleteMap { .. } | Step::DeleteChain { .. }, _) => leaves = true,
+            (_, Place::Port) => steps.push(step),
+            (_, Place::There) => {}
+            (_, Place::Elsewhere) => return None,
         }
     }
     Some(Change { plan: Plan { steps }, leaves })
 }
 
-fn emptied(step: &Step, before: &Objects) -> Option<Step> {
-    let Step::DeleteSet { netns, name } = step else { return None };
-    let remove: Vec<SetElement> = before.tables.get(netns)?.sets.get(name)?.elements.iter().cloned().collect();
-    let edits = vec![SetEdit { name: name.clone(), remove, add: Vec::new() }];
-    (!edits[0].remove.is_empty()).then_some(Step::EditSets { netns: *netns, edits })
+fn emptied(netns: Netns, name: &str, before: &Objects) -> Option<Step> {
+    let remove: Vec<SetElement> = before.tables.get(&netns)?.sets.get(name)?.elements.iter().cloned().collect();
+    let edit = SetEdit { name: name.to_owned(), remove, add: Vec::new() };
+    (!edit.remove.is_empty()).then(|| Step::EditSets { netns, edits: vec![edit] })
 }
 
 /// Where what a step is about belongs.
 enum Place {
     /// To one port.
     Port,
-    /// To the frame, which has it; or others may need it.
+    /// To the frame, which has it.
     There,
     Elsewhere,
 }
@@ -91,7 +93,6 @@ fn place(step: &Step, frame: &Objects) -> Place {
             has(netns, &|table| table.sets.get(name).is_some_and(|there| there.kind == *kind))
         }
         Step::SetChain { netns, name, chain } => has(netns, &|table| table.chains.get(name) == Some(chain)),
-        Step::DeleteMap { .. } | Step::DeleteSet { .. } | Step::DeleteChain { .. } => Place::There,
         // Done once more: its namespace may be another one by now.
         Step::AddLeg { mac, leg } if frame.legs.get(mac) == Some(leg) => Place::Port,
         Step::SetForwarding { mac, node } => there(frame.forwarding.get(mac) == Some(node)),

@@ -60,24 +60,19 @@ pub fn next(before: &Leavers, old: Option<&Mesh>, mesh: &Mesh, world: &impl Worl
         (None, old) => (old.iter().flat_map(|old| &old.services).collect(), mesh.services.iter().collect()),
     };
     let places = LazyCell::new(|| Places::of(mesh));
-    let past: BTreeMap<PortRange, &Port> =
+    let mut past: BTreeMap<PortRange, &Port> =
         were.iter().flat_map(|service| &service.ports).map(|port| (port.published, port)).collect();
-    let mut leavers = Leavers::new();
+    let mut ports: Vec<&Port> = are.iter().flat_map(|service| &service.ports).collect();
     if differing.is_some() && !before.is_empty() {
-        let known: BTreeSet<Mark> = are.iter().flat_map(|service| &service.ports).map(Port::mark).collect();
-        let same = mesh.ports().filter(|port| !known.contains(&port.mark()));
-        for port in same.filter(|port| before_of(before, port).next().is_some()) {
-            leavers.extend(drained(before, mesh, port, world));
-            for (key, leaver) in before_of(before, port).filter(|(_, leaver)| leaver.taken) {
-                if places.have_room_for(&leaver.backend)
-                    && let Some(leaver) = take(Some(leaver), mesh, port, &leaver.backend, world)
-                {
-                    leavers.insert(*key, leaver);
-                }
-            }
-        }
+        // Of those that are the same, only where someone leaves.
+        let known: BTreeSet<Mark> = ports.iter().map(|port| port.mark()).collect();
+        let left = |port: &&Port| !known.contains(&port.mark()) && before_of(before, port).next().is_some();
+        let same: Vec<&Port> = mesh.ports().filter(left).collect();
+        past.extend(same.iter().map(|port| (port.published, *port)));
+        ports.extend(same);
     }
-    for port in are.into_iter().flat_map(|service| &service.ports) {
+    let mut leavers = Leavers::new();
+    for port in ports {
         leavers.extend(drained(before, mesh, port, world));
         // Behind another port of theirs they are others to IPVS, which has connections with those before no more.
         let same = past.get(&port.published).filter(|past| past.target == port.target);

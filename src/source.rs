@@ -349,8 +349,7 @@ impl Sources {
             }
         }
         agrees(&config, &self.host_name, self.key)?;
-        let mesh =
-            merged(&config, &self.host_name, self.key, admitted.values().map(|declared| declared.service.clone()));
+        let mesh = merged(&config, &self.host_name, self.key, &admitted);
         Ok(Candidate { config, mesh, admitted, aside, taken })
     }
 
@@ -358,9 +357,8 @@ impl Sources {
     ///
     /// Answers the generation, and whether anything is different.
     pub fn reload(&mut self, candidate: Candidate) -> (u64, bool) {
-        let Candidate { config, admitted, aside, taken, .. } = candidate;
+        let Candidate { mut config, admitted, aside, taken, .. } = candidate;
         let changed = config != *self.config || !taken.is_empty() || aside.len() != self.aside.len();
-        let mut config = config;
         let before: BTreeMap<&str, &Arc<Service>> =
             self.config.services.iter().map(|service| (service.name.as_str(), service)).collect();
         // What is the same stays the same: so it costs nothing further on.
@@ -409,12 +407,7 @@ impl Sources {
     }
 
     fn mesh(&self) -> Mesh {
-        merged(
-            &self.config,
-            &self.host_name,
-            self.key,
-            self.of_socket.values().map(|declared| declared.service.clone()),
-        )
+        merged(&self.config, &self.host_name, self.key, &self.of_socket)
     }
 }
 
@@ -451,7 +444,7 @@ pub fn peek(config: &Config, host_name: &str, key: Option<PublicKey>) -> Result<
     let mut kept = Store::peek(&config.node.state_dir)?;
     taken(config, &mut kept);
     let (fitting, _) = fitting(config, kept);
-    Ok(merged(config, host_name, key, fitting.into_values().map(|declared| declared.service)))
+    Ok(merged(config, host_name, key, &fitting))
 }
 
 fn refuse(misfits: &[Misfit]) -> Problem {

@@ -13,8 +13,8 @@ use crate::mesh::Service;
 use super::error::{At, ELSEWHERE, Findings};
 use super::network::{Endpoint, GatewayRead, IngressRead};
 use super::reader::{Section, excerpt};
-use super::services::{self, BackendSite, PortSite, Sites};
-use super::standing::Standing;
+use super::services::{self, PortSite, Sites};
+use super::standing::{Standing, elsewhere, places};
 use super::{Config, clash, nodes, syntax, taken};
 
 /// What is wrong with one of several services.
@@ -106,31 +106,19 @@ pub fn judge_beside(
 
 /// The ports and backends of a service that is there already.
 fn stand(service: &Service, sites: &mut Sites) {
-    fn at<T>(value: T) -> At<T> {
-        At { value, at: ELSEWHERE }
-    }
-    for port in &service.ports {
-        sites.ports.push(PortSite { published: at(port.published), service: service.name.clone() });
-        let backends = port.backends.iter();
-        sites.backends.extend(backends.map(|backend| BackendSite {
-            address: at(backend.address),
-            node: backend.node.clone().map(at),
-            netns: backend.netns.clone().map(at),
-        }));
-    }
+    let port = |published| PortSite { published: elsewhere(published), service: service.name.clone() };
+    sites.ports.extend(service.ports.iter().map(|of| port(of.published)));
+    sites.backends.extend(places(service).map(|place| place.site()));
 }
 
 fn peer_endpoints(config: &Config) -> Vec<At<IpAddr>> {
-    config.peers.iter().filter_map(|peer| peer.endpoints().next()).map(|value| At { value, at: ELSEWHERE }).collect()
+    config.peers.iter().filter_map(|peer| peer.endpoints().next()).map(elsewhere).collect()
 }
 
 fn endpoints(config: &Config) -> Vec<Endpoint> {
     let v4 = config.ingress.v4.map(|v4| (v4.subnet.into(), v4.address.into()));
     let v6 = config.ingress.v6.map(|v6| (v6.subnet.into(), v6.address.into()));
-    let endpoint = |(subnet, address)| Endpoint {
-        subnet: At { value: subnet, at: ELSEWHERE },
-        address: At { value: address, at: ELSEWHERE },
-    };
+    let endpoint = |(subnet, address)| Endpoint { subnet: elsewhere(subnet), address: elsewhere(address) };
     v4.into_iter().chain(v6).map(endpoint).collect()
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::mesh::Service;
-use crate::objects::{NetnsRef, PortRange, Protocol};
+use crate::objects::{Mac, NetnsRef, PortRange, Protocol};
 
 use super::clash::file;
 use super::error::{At, ELSEWHERE};
@@ -18,14 +18,14 @@ pub struct Standing {
     ports: BTreeMap<(Protocol, u16), (PortRange, String)>,
     /// How often each place is named.
     places: BTreeMap<Place, usize>,
-    /// What a MAC is made of (see [`Mac::of`](crate::objects::Mac::of)): those of one address are among them.
-    by_end: BTreeMap<u32, BTreeSet<Place>>,
+    /// By the MAC that the address makes: those of one address are among them.
+    by_mac: BTreeMap<Mac, BTreeSet<Place>>,
     by_netns: BTreeMap<Namespace, BTreeSet<Place>>,
 }
 
 /// Where a backend is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+pub(super) struct Place {
     address: IpAddr,
     node: Option<String>,
     netns: Option<NetnsRef>,
@@ -35,11 +35,8 @@ struct Place {
 type Namespace = (Option<String>, String);
 
 impl Place {
-    fn end(&self) -> u32 {
-        match self.address {
-            IpAddr::V4(ip) => ip.into(),
-            IpAddr::V6(ip) => u128::from(ip) as u32,
-        }
+    fn mac(&self) -> Mac {
+        Mac::of(&self.address)
     }
 
     fn namespace(&self) -> Option<Namespace> {
@@ -54,7 +51,7 @@ impl Place {
         }
     }
 
-    fn site(&self) -> BackendSite {
+    pub(super) fn site(&self) -> BackendSite {
         BackendSite {
             address: elsewhere(self.address),
             node: self.node.clone().map(elsewhere),
@@ -63,12 +60,12 @@ impl Place {
     }
 }
 
-fn elsewhere<T>(value: T) -> At<T> {
+pub(super) fn elsewhere<T>(value: T) -> At<T> {
     At { value, at: ELSEWHERE }
 }
 
 /// The places that a service names, as often as it does.
-fn places(service: &Service) -> impl Iterator<Item = Place> {
+pub(super) fn places(service: &Service) -> impl Iterator<Item = Place> {
     let backends = service.ports.iter().flat_map(|port| &port.backends);
     backends.map(|backend| Place { address: backend.address, node: backend.node.clone(), netns: backend.netns.clone() })
 }
@@ -84,7 +81,7 @@ impl Standing {
                 *count += 1;
                 continue;
             }
-            self.by_end.entry(place.end()).or_default().insert(place.clone());
+            self.by_mac.entry(place.mac()).or_default().insert(place.clone());
             if let Some(namespace) = place.namespace() {
                 self.by_netns.entry(namespace).or_default().insert(place.clone());
             }
@@ -118,7 +115,7 @@ impl Standing {
             }
         }
         self.places.remove(place);
-        take(&mut self.by_end, &place.end(), place);
+        take(&mut self.by_mac, &place.mac(), place);
         if let Some(namespace) = place.namespace() {
             take(&mut self.by_netns, &namespace, place);
         }
@@ -148,9 +145,9 @@ impl Standing {
         let mut near: BTreeSet<Place> = BTreeSet::new();
         let mut fresh: Vec<Place> = sites.iter().map(Place::of).collect();
         while let Some(place) = fresh.pop() {
-            let ends = self.by_end.get(&place.end());
+            let alike = self.by_mac.get(&place.mac());
             let namespaces = place.namespace().and_then(|namespace| self.by_netns.get(&namespace));
-            for place in ends.into_iter().chain(namespaces).flatten().filter(counts) {
+            for place in alike.into_iter().chain(namespaces).flatten().filter(counts) {
                 if near.insert(place.clone()) {
                     fresh.push(place.clone());
                 }

@@ -78,10 +78,10 @@ pub(super) fn merged(
     config: &Config,
     host_name: &str,
     key: Option<PublicKey>,
-    services: impl Iterator<Item = Arc<Service>>,
+    declared: &BTreeMap<String, Declared>,
 ) -> Mesh {
     let mut mesh = Mesh { key, ..config.mesh(host_name) };
-    mesh.services.extend(services);
+    mesh.services.extend(declared.values().map(|declared| declared.service.clone()));
     mesh
 }
 

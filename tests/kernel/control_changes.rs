@@ -136,10 +136,8 @@ fn what_others_did_is_mended_when_something_else_changes() {
     let Some(lab) = Lab::new() else { return };
     let _backends = lab.kafka(&[Tcp]);
     let _meshd = lab.start(&lab.config());
-    let spec =
-        |number: usize| format!("-b 10.255.0.{},netns={}", 32 + number, lab.place(&format!("kafka-{number}")).name);
     for (name, port) in [("one", 20229), ("two", 20230)] {
-        lab.meshctl(&format!("service add {name} -p {port}:9092 {} {}", spec(1), spec(2)));
+        lab.meshctl(&format!("service add {name} -p {port}:9092 {} {}", lab.kafka_option(1), lab.kafka_option(2)));
     }
     let looks = || value_of(&lab.metrics(), "meshd_reconcile_last_success_timestamp_seconds");
     let sandbox = lab.sandbox();

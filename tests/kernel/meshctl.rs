@@ -6,11 +6,6 @@ use serde_json::{Value, json};
 
 use crate::lab::{Lab, MARK, Tcp, assert_same, eventually, tally};
 
-/// `-b` for one of kafka's backends.
-fn backend(lab: &Lab, number: usize) -> String {
-    format!("-b 10.255.0.{},netns={}", 32 + number, lab.place(&format!("kafka-{number}")).name)
-}
-
 /// Asserts which of kafka's backends answer. Beside a load, a few questions need not meet each of them.
 #[track_caller]
 fn answered_by(lab: &Lab, expected: &[&str]) {
@@ -31,7 +26,7 @@ fn smoke_a_service_is_run_from_the_command_line() {
     assert_eq!(lab.meshctl("service ls"), "NAME   OWNER   PORTS   BACKENDS   GENERATION\n");
 
     // A dry run does nothing, then it is done.
-    let add = format!("service add kafka -p 20229:9092 {} {}", backend(&lab, 1), backend(&lab, 2));
+    let add = format!("service add kafka -p 20229:9092 {} {}", lab.kafka_option(1), lab.kafka_option(2));
     let before = lab.state();
     let plan = lab.meshctl(&format!("{add} --dry-run"));
     assert!(plan.contains("map marks in sandbox: add tcp 20229 to 0x14f05\n"), "{plan}");
@@ -104,8 +99,8 @@ fn ports_have_backends_and_scheduling_of_their_own() {
     let Some(lab) = Lab::new() else { return };
     let _backends = lab.kafka(&[Tcp]);
     let _meshd = lab.start(&lab.config());
-    lab.meshctl(&format!("service add kafka -p 20229:9092 {}", backend(&lab, 1)));
-    lab.meshctl(&format!("port add kafka 20230:9092/tcp -s lc {}", backend(&lab, 2)));
+    lab.meshctl(&format!("service add kafka -p 20229:9092 {}", lab.kafka_option(1)));
+    lab.meshctl(&format!("port add kafka 20230:9092/tcp -s lc {}", lab.kafka_option(2)));
     assert_eq!(lab.client.ask(Tcp, "192.168.50.1:20229").backend, "kafka-1");
     assert_eq!(lab.client.ask(Tcp, "192.168.50.1:20230").backend, "kafka-2");
     let netns = lab.place("kafka-3").name;
@@ -192,7 +187,7 @@ fn rates_are_those_of_the_load() {
     let Some(lab) = Lab::new() else { return };
     let _backends = lab.kafka(&[Tcp]);
     let _meshd = lab.start(&lab.config());
-    lab.meshctl(&format!("service add kafka -p 20229:9092 {} {}", backend(&lab, 1), backend(&lab, 2)));
+    lab.meshctl(&format!("service add kafka -p 20229:9092 {} {}", lab.kafka_option(1), lab.kafka_option(2)));
     let idle = lab.meshctl_json("top --once");
     assert_eq!(idle["ports"][0]["rate"]["connections"], 0.0, "{idle:#}");
     let load = lab.load(&["192.168.50.1:20229"; 3]);

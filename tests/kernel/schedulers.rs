@@ -29,9 +29,7 @@ fn nobody_is_refused_while_the_scheduler_changes() {
     let Some(lab) = Lab::new() else { return };
     let _backends = lab.kafka(&[Tcp]);
     let _meshd = lab.start(&lab.config());
-    let backend =
-        |number: usize| format!("-b 10.255.0.{},netns={}", 32 + number, lab.place(&format!("kafka-{number}")).name);
-    lab.meshctl(&format!("service add kafka -p 20229:9092 {} {}", backend(1), backend(2)));
+    lab.meshctl(&format!("service add kafka -p 20229:9092 {} {}", lab.kafka_option(1), lab.kafka_option(2)));
     lab.client.ask(Tcp, "192.168.50.1:20229");
     let crowd = lab.crowd("192.168.50.1:20229", 6, 2);
     for scheduler in ["wrr", "lc", "sh", "mh", "rr"].repeat(4) {

@@ -25,6 +25,11 @@ pub const BACKENDS: &str = r#"
     ]"#;
 
 impl Lab {
+    /// That one of kafka's backends, as meshctl is told of it.
+    pub fn kafka_option(&self, number: usize) -> String {
+        format!("-b 10.255.0.{},netns={}", 32 + number, self.place(&format!("kafka-{number}")).name)
+    }
+
     /// kafka-1, kafka-2 and kafka-3, which serve these protocols.
     pub fn kafka(&self, protocols: &[Protocol]) -> [Backend; 3] {
         self.backends(["kafka-1", "kafka-2", "kafka-3"])
