@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use meshd::health::Target;
 use meshd::health::runner::{self, Asked};
 use meshd::health::state::Standing;
-use meshd::mesh::{Check, Mark, Probe};
+use meshd::mesh::{Check, Mark, OnDown, Probe};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
@@ -39,6 +39,7 @@ fn main() {
         timeout: Duration::from_secs(2),
         rise: 2,
         fall: 3,
+        on_down: OnDown::Reset,
         start_up: false,
     });
     let one = |number: u32| {

@@ -93,6 +93,8 @@ fn place(step: &Step, frame: &Objects) -> Place {
             has(netns, &|table| table.sets.get(name).is_some_and(|there| there.kind == *kind))
         }
         Step::SetChain { netns, name, chain } => has(netns, &|table| table.chains.get(name) == Some(chain)),
+        Step::AddFlows { netns, links } => has(netns, &|table| table.flows.as_ref() == Some(links)),
+        Step::DeleteFlows { netns } => has(netns, &|table| table.flows.is_none()),
         // Done once more: its namespace may be another one by now.
         Step::AddLeg { mac, leg } if frame.legs.get(mac) == Some(leg) => Place::Port,
         Step::SetForwarding { mac, node } => there(frame.forwarding.get(mac) == Some(node)),

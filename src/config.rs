@@ -173,6 +173,7 @@ impl Config {
             peers: self.peers.clone(),
             services: self.services.clone(),
             out: BTreeSet::new(),
+            resting: BTreeSet::new(),
         }
     }
 }

@@ -38,7 +38,7 @@ use crate::kernel::surroundings::host_name;
 use crate::kernel::{Kernel, Names, ipvs, probe};
 use crate::mesh::Key;
 use crate::metrics::{self, Exposition, Metrics};
-use crate::objects::{PrivateKey, PublicKey};
+use crate::objects::{HOST_END, PrivateKey, PublicKey};
 use crate::plan::Plan;
 use crate::share::{self, Health, Helped};
 use crate::source::file::Signature;
@@ -78,11 +78,10 @@ const QUEUE: usize = 64;
 const REQUESTS: usize = 1024;
 /// What listeners may be behind.
 const EVENTS: usize = 1024;
-/// Namespace and bridge where no configuration names them.
+/// The namespace where no configuration names it.
 const DEFAULT_SANDBOX: &str = "ingress_sbox";
 /// Below the runtime directory: who is leaving.
 const LEAVING: &str = "leaving";
-const DEFAULT_BRIDGE: &str = "mesh_gwbridge";
 
 /// Ready to run.
 pub struct Daemon {
@@ -113,8 +112,8 @@ pub fn start_log() {
 /// What is ours is called by that configuration, or by the defaults.
 pub fn names(config: Option<&Config>) -> Names {
     match config {
-        Some(config) => Names { sandbox: config.ingress.namespace.clone(), bridge: config.gateway.bridge.clone() },
-        None => Names { sandbox: DEFAULT_SANDBOX.to_owned(), bridge: DEFAULT_BRIDGE.to_owned() },
+        Some(config) => Names { sandbox: config.ingress.namespace.clone(), gateway: config.gateway.link().to_owned() },
+        None => Names { sandbox: DEFAULT_SANDBOX.to_owned(), gateway: HOST_END.to_owned() },
     }
 }
 

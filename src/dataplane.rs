@@ -3,9 +3,10 @@
 //! What a packet meets on its way is built here, hop by hop: [`topology`] makes the namespaces, the links
 //! between them and the backends' legs, [`wireguard`] encrypts what leaves them, [`remote`] the ways to other nodes, [`returns`] the ways back of preserved client
 //! addresses; [`tunnel`] keeps strangers out of the overlay; [`host`] leads published ports into the sandbox, as far as
-//! [`access`] lets it; [`ipvs`] balances them there, and [`segments`] keeps TCP's segments within what the overlay carries.
+//! [`access`] lets it, and [`flows`] has what is known pass quickly; [`ipvs`] balances them there, and [`segments`] keeps TCP's segments within what the overlay carries.
 
 mod access;
+mod flows;
 mod host;
 mod ipvs;
 mod remote;
@@ -15,7 +16,7 @@ mod topology;
 mod tunnel;
 mod wireguard;
 
-pub use topology::{HOST_END, encapsulation, overlay_mtu};
+pub use topology::{encapsulation, overlay_mtu};
 
 use crate::mesh::{Backend, Mesh, Port};
 use crate::objects::{Family, Objects, Scheduler, Surroundings};
@@ -61,6 +62,9 @@ fn serving<'a>(mesh: &'a Mesh, port: &'a Port, family: Family) -> impl Iterator<
 
 /// The backends of that family that may serve, with their weights.
 fn known<'a>(mesh: &'a Mesh, port: &'a Port, family: Family) -> impl Iterator<Item = (&'a Backend, u32)> {
-    let known = mesh.serving_from_here(port).filter_map(|backend| Some((backend, backend.programmed_weight()?)));
+    let rests = |backend: &Backend| !mesh.resting.is_empty() && mesh.resting.contains(&(port.mark(), backend.address));
+    let weight =
+        move |backend: &Backend| backend.programmed_weight().map(|weight| if rests(backend) { 0 } else { weight });
+    let known = mesh.serving_from_here(port).filter_map(move |backend| Some((backend, weight(backend)?)));
     known.filter(move |(backend, _)| Family::of(&backend.address) == family)
 }

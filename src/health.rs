@@ -10,7 +10,7 @@ pub mod state;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::mesh::{Check, Mesh, PortRange};
+use crate::mesh::{Check, Mesh, PortRange, Prefer};
 
 pub use crate::mesh::Key;
 
@@ -27,6 +27,8 @@ pub struct Checked<'m> {
     pub service: &'m str,
     pub port: PortRange,
     pub target: Target,
+    /// It may have no clients though it is well: a backup, or one of another node.
+    pub may_rest: bool,
 }
 
 /// All backends of a mesh that are checked from this node. Not those that get no new clients anyway: one that is drained may
@@ -41,7 +43,9 @@ pub fn targets(mesh: &Mesh) -> Vec<(Key, Checked<'_>)> {
         for backend in mesh.serving_from_here(port).filter(|backend| backend.programmed_weight() != Some(0)) {
             let to = SocketAddr::new(backend.address, asked);
             let target = Target { check: check.clone(), to };
-            targets.push(((port.mark(), backend.address), Checked { service, port: port.published, target }));
+            let may_rest = backend.backup || port.spread.prefer == Prefer::Local && !mesh.is_local(backend);
+            let checked = Checked { service, port: port.published, target, may_rest };
+            targets.push(((port.mark(), backend.address), checked));
         }
     }
     targets

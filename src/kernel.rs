@@ -6,6 +6,7 @@
 pub mod attribute;
 pub mod conntrack;
 pub mod fake;
+pub mod fault;
 pub mod generic;
 pub mod inside;
 pub mod ipvs;
@@ -20,6 +21,8 @@ pub mod peer;
 pub mod probe;
 pub mod process;
 pub mod record;
+#[doc(hidden)]
+pub mod replies;
 pub mod returns;
 pub mod socket;
 pub mod surroundings;
@@ -42,7 +45,7 @@ use crate::objects::{
 use crate::plan::{Blocked, Step};
 use inside::Inside;
 use ipvs::connections::{self, Place};
-use ipvs::{Ipvs, ServiceCounters};
+use ipvs::{Ipvs, ServiceCounters, listing};
 use link::Links;
 use nft::Nft;
 use occupancy::Occupancy;
@@ -98,8 +101,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub struct Names {
     /// The sandbox's namespace under /run/netns.
     pub sandbox: String,
-    /// The gateway bridge on the host.
-    pub bridge: String,
+    /// On the host: the bridge to the sandbox, or its own end of the link.
+    pub gateway: String,
 }
 
 impl Names {
@@ -140,6 +143,8 @@ pub struct Kernel {
     inside: Option<Inside>,
     sysctls: sysctl::Host,
     returns: returns::Record,
+    /// Whether this kernel has flow tables, if that was asked.
+    flow_tables: Option<bool>,
 }
 
 impl Kernel {
@@ -151,8 +156,8 @@ impl Kernel {
         host.table().map_err(Error::NoNftables)?;
         let sysctls = sysctl::Host::new(names.runtime_directory());
         let returns = returns::Record::new(names.runtime_directory());
-        let mut kernel =
-            Kernel { names, links, host, sandbox: None, key: None, wireguard: None, inside: None, sysctls, returns };
+        let (sandbox, key, wireguard, inside, flow_tables) = (None, None, None, None, None);
+        let mut kernel = Kernel { names, links, host, sandbox, key, wireguard, inside, sysctls, returns, flow_tables };
         kernel.refresh()?;
         Ok(kernel)
     }
@@ -215,8 +220,9 @@ impl Kernel {
     }
 
     /// All that is ours, and of what can be anyone's (kernel parameters, backends' namespaces) what `about`
-    /// speaks of.
-    pub fn observe(&mut self, about: &Objects) -> Result<Objects> {
+    /// speaks of. Unless `closely`, IPVS's services are what is wanted if they are as far as they are shown
+    /// (see [`listing`]).
+    pub fn observe(&mut self, about: &Objects, closely: bool) -> Result<Objects> {
         self.refresh()?;
         let mut seen = Objects::default();
         for netns in [Netns::Sandbox, Netns::Overlay] {
@@ -226,7 +232,7 @@ impl Kernel {
         }
         let backends: BTreeMap<Mac, NetnsRef> =
             about.legs.iter().filter_map(|(mac, leg)| Some((*mac, leg.netns.clone()?))).collect();
-        let found = self.links.observe(&self.names.bridge, &backends)?;
+        let found = self.links.observe(&backends)?;
         seen.links = found.links;
         seen.addresses = found.addresses;
         seen.routes = found.routes;
@@ -242,7 +248,7 @@ impl Kernel {
         if let Some(table) = self.host.table()? {
             seen.tables.insert(Netns::Host, table);
         }
-        let forward = self.host.forward(&self.names.bridge)?;
+        let forward = self.host.forward(&self.names.gateway)?;
         seen.openings = forward.open;
         // One rule of two is as good as none, where both are wanted; where none is, it has to go.
         seen.openings.extend(forward.stale.into_iter().filter(|opening| !about.openings.contains(opening)));
@@ -251,7 +257,12 @@ impl Kernel {
             if let Some(table) = sandbox.nft.table()? {
                 seen.tables.insert(Netns::Sandbox, table);
             }
-            seen.services = sandbox.ipvs.services()?;
+            let netns = self.links.netns(Netns::Sandbox).filter(|_| !closely);
+            let shown = netns.map(|netns| netns::within(netns, || listing::shows(&about.services)));
+            seen.services = match shown {
+                Some(Ok(Ok(true))) => about.services.clone(),
+                _ => sandbox.ipvs.services()?,
+            };
             seen.timeouts = Some(sandbox.ipvs.timeouts()?);
         }
         self.observe_sysctls(about, &mut seen)?;
@@ -300,6 +311,8 @@ impl Kernel {
     fn apply_run(&mut self, batch: Batch, steps: &[&Step]) -> Vec<Result<()>> {
         let all = |outcome: Vec<socket::Result<()>>| outcome.into_iter().map(|one| one.map_err(Error::from)).collect();
         let nobody = || steps.iter().map(|_| Err(Error::NoSandbox)).collect();
+        // Only to die there: what a step can be refused is refused where it asks.
+        let _ = fault::at("before steps");
         match batch {
             Batch::Nft(Netns::Host) | Batch::Publish(Netns::Host) | Batch::Free(Netns::Host) => {
                 all(self.host.apply(steps))
@@ -357,7 +370,7 @@ impl Kernel {
             Step::DeleteLeg { mac } => Ok(self.links.delete_leg(mac)?),
             Step::SetReturns { netns, returns } => Ok(self.returns.set(netns, returns, &self.links.namespaces())?),
             Step::DeleteReturns { netns } => Ok(self.returns.delete(netns, &self.links.namespaces())?),
-            Step::OpenForward(opening) => Ok(self.host.open_forward(opening, &self.names.bridge)?),
+            Step::OpenForward(opening) => Ok(self.host.open_forward(opening, &self.names.gateway)?),
             Step::CloseForward(opening) => self.close_forward(opening),
             _ => Ok(()),
         }

@@ -52,7 +52,7 @@ struct Arguments {
     public_key: bool,
 }
 
-fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
-pub use check::{Check, DnsProbe, DnsRecord, ExecProbe, HttpProbe, Probe, Tls, UdpProbe};
+pub use check::{Check, DnsProbe, DnsRecord, ExecProbe, HttpProbe, OnDown, Probe, Tls, UdpProbe};
 
-pub use differing::Differing;
+pub use differing::{Differing, Order};
 pub use spread::{OnEmpty, Prefer, Quorum, Spread};
 
+use crate::objects::HOST_END;
 pub use crate::objects::{
     Family, Mark, NetnsRef, Network, PortRange, Protocol, PublicKey, Scheduler, SchedulerFlags, Thresholds, Timeouts,
 };
@@ -45,6 +46,8 @@ pub struct Mesh {
     pub services: Vec<Arc<Service>>,
     /// Who cannot serve now, whatever the operator says of them.
     pub out: BTreeSet<Key>,
+    /// Who of the others gets no new clients now, and keeps those that it has.
+    pub resting: BTreeSet<Key>,
 }
 
 /// Another node of the mesh.
@@ -115,14 +118,24 @@ pub struct Endpoint6 {
     pub address: Ipv6Addr,
 }
 
-/// The bridge between the host and the sandbox. It takes the first address of each subnet, the sandbox the second.
+/// The way between the host and the sandbox. The host has the first address of each subnet, the sandbox the second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gateway {
-    pub bridge: String,
+    /// A bridge on the host, with the sandbox as its port; `None`: the two are linked by a pair of devices alone.
+    pub bridge: Option<String>,
     pub subnet: Ipv4Network,
     pub subnet6: Ipv6Network,
     /// Whether meshd may put its two accept rules into a chain of someone else's that drops forwarded packets.
     pub open_forward: bool,
+    /// Whether established connections may pass by a flow table, where the kernel has them.
+    pub flow_table: bool,
+}
+
+impl Gateway {
+    /// The device by which the host's packets leave for the sandbox.
+    pub fn link(&self) -> &str {
+        self.bridge.as_deref().unwrap_or(HOST_END)
+    }
 }
 
 /// A named group of published ports.
@@ -337,10 +350,11 @@ impl Mesh {
         self.peers.iter().filter(|peer| peer.name != self.node)
     }
 
-    /// The same, where those cannot serve either.
-    pub fn without(&self, mut out: BTreeSet<Key>) -> Mesh {
+    /// The same, where those cannot serve either, and those rest.
+    pub fn without(&self, mut out: BTreeSet<Key>, mut resting: BTreeSet<Key>) -> Mesh {
         out.extend(&self.out);
-        Mesh { out, ..self.clone() }
+        resting.extend(&self.resting);
+        Mesh { out, resting, ..self.clone() }
     }
 
     /// Which service owns which mark, for messages.

@@ -21,10 +21,10 @@ pub use ipvs::{
     VirtualService,
 };
 pub use key::{NoKey, PrivateKey, PublicKey};
-pub use link::{Address, Leg, Link, LinkId, LinkKind, Route, TUNNEL, port_name};
+pub use link::{Address, HOST_END, Leg, Link, LinkId, LinkKind, Route, TUNNEL, port_name};
 pub use nft::{
-    Action, Chain, ChainKind, Hook, Key, Map, MapKind, MapValue, Match, Opening, Rule, SILENT, TABLE, TUNNEL_CHAIN,
-    Table,
+    Action, Chain, ChainKind, FLOWS, Hook, Key, Map, MapKind, MapValue, Match, Opening, Rule, SILENT, TABLE,
+    TUNNEL_CHAIN, Table,
 };
 pub use returns::{Returns, return_mark};
 pub use set::{Network, Set, SetElement, SetKind};
@@ -73,10 +73,18 @@ pub struct Surroundings {
     pub forward_drops: BTreeSet<Opening>,
     /// Links on which router advertisements are accepted now, and would no longer be once the host forwards IPv6.
     pub accept_ra: BTreeSet<String>,
+    /// Links of the host with addresses: clients come in by them. None where the kernel has no flow tables, which need to know.
+    pub uplinks: BTreeSet<String>,
 }
 
 impl Default for Surroundings {
     fn default() -> Self {
-        Surroundings { kernel: (6, 1), underlay_mtu: 1500, forward_drops: BTreeSet::new(), accept_ra: BTreeSet::new() }
+        Surroundings {
+            kernel: (6, 1),
+            underlay_mtu: 1500,
+            forward_drops: BTreeSet::new(),
+            accept_ra: BTreeSet::new(),
+            uplinks: BTreeSet::new(),
+        }
     }
 }

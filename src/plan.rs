@@ -53,7 +53,7 @@ pub fn diff(seen: &Objects, wanted: &Objects) -> Plan {
     difference.make_wireguard(&remade, &mut steps);
     difference.make_remote(&remade, &mut steps);
     difference.make_returns(&mut steps);
-    difference.make_tables(&mut steps);
+    difference.make_tables(&remade, &mut steps);
     difference.open_forward(&mut steps);
     difference.make_services(&mut steps);
     difference.publish(Netns::Sandbox, &mut steps);

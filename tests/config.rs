@@ -119,10 +119,11 @@ fn defaults() -> Config {
             encryption: None,
         },
         gateway: Gateway {
-            bridge: "mesh_gwbridge".to_owned(),
+            bridge: None,
             subnet: "169.254.77.0/24".parse().unwrap(),
             subnet6: "fd6d:6573:6864::/64".parse().unwrap(),
             open_forward: true,
+            flow_table: true,
         },
         timeouts: Timeouts { tcp: 900, tcp_fin: 120, udp: 300 },
         peers: vec![],
@@ -178,6 +179,7 @@ fn every_key_is_read() {
         subnet = "172.30.0.0/30"
         subnet6 = "fd02::/126"
         open_forward = false
+        flow_table = false
         [ipvs]
         tcp = 2147483
         tcp_fin = 1
@@ -210,10 +212,11 @@ fn every_key_is_read() {
             encryption: Some(Encryption { port: 51871 }),
         },
         gateway: Gateway {
-            bridge: "br-mesh".to_owned(),
+            bridge: Some("br-mesh".to_owned()),
             subnet: "172.30.0.0/30".parse().unwrap(),
             subnet6: "fd02::/126".parse().unwrap(),
             open_forward: false,
+            flow_table: false,
         },
         timeouts: Timeouts { tcp: 2_147_483, tcp_fin: 1, udp: 30 },
         peers: vec![Peer {

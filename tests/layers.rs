@@ -17,7 +17,7 @@ const KNOWS: [(&str, &[&str]); 12] = [
     ("plan", &["plan", "objects"]),
     ("kernel", &["kernel", "objects", "plan"]),
     ("health", &["health", "mesh", "objects", "kernel::process"]),
-    ("source", &["source", "config", "mesh", "objects", "control::protocol", "kernel::lock"]),
+    ("source", &["source", "config", "mesh", "objects", "control::protocol", "kernel::lock", "kernel::fault"]),
     ("control", &["control", "source", "mesh", "objects", "metrics", "kernel::peer"]),
 ];
 const PURE: [&str; 8] = ["change", "config", "mesh", "dataplane", "drain", "objects", "plan", "share"];

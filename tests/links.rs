@@ -67,7 +67,7 @@ impl Lab {
 
     fn observe(&mut self, wanted: &Seen) -> Seen {
         let backends = wanted.legs.iter().filter_map(|(mac, leg)| Some((*mac, leg.netns.clone()?))).collect();
-        self.links.observe(BRIDGE, &backends).unwrap()
+        self.links.observe(&backends).unwrap()
     }
 
     /// Everything wanted, in the order of a plan; each step is idempotent, so that this mends, too.

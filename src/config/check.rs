@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::mesh::{Check, DnsProbe, DnsRecord, ExecProbe, HttpProbe, Probe, Tls, UdpProbe};
+use crate::mesh::{Check, DnsProbe, DnsRecord, ExecProbe, HttpProbe, OnDown, Probe, Tls, UdpProbe};
 
 use super::error::At;
 use super::reader::{Section, choice, integer, literal, quoted};
 
 pub const TYPES: [&str; 7] = ["tcp", "http", "https", "udp", "dns", "exec", "none"];
 /// Of every check.
-const COMMON: [&str; 7] = ["type", "interval", "timeout", "rise", "fall", "start", "port"];
+const COMMON: [&str; 8] = ["type", "interval", "timeout", "rise", "fall", "start", "on_down", "port"];
 const HTTP: [&str; 4] = ["path", "host", "status", "body"];
 const HTTPS: [&str; 1] = ["verify"];
 const UDP: [&str; 2] = ["send", "expect"];
@@ -64,6 +64,9 @@ pub(super) fn read(section: &Section<'_>, inherited: Option<&CheckRead>) -> Chec
         "up" => Some(true),
         _ => None,
     });
+    let names = choice(OnDown::ALL.map(|one| quoted(one.name())));
+    let on_down = check.text("on_down", names, |text| OnDown::ALL.into_iter().find(|one| one.name() == text));
+    let on_down = on_down.map_or(OnDown::default(), |on_down| on_down.value);
     let every = interval.map_or(DEFAULT_INTERVAL, |interval| interval.value);
     // One question is over before the next: so a backend has one at a time.
     let patience = timeout.map_or(DEFAULT_TIMEOUT.min(every), |timeout| timeout.value);
@@ -73,7 +76,7 @@ pub(super) fn read(section: &Section<'_>, inherited: Option<&CheckRead>) -> Chec
     }
     let Some(probe) = probe(&check, kind) else { return CheckRead(None) };
     let start_up = start.is_some_and(|start| start.value);
-    let value = Check { probe, port, interval: every, timeout: patience, rise, fall, start_up };
+    let value = Check { probe, port, interval: every, timeout: patience, rise, fall, start_up, on_down };
     CheckRead(Some(At { value, at: check.at }))
 }
 

@@ -5,14 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use crate::mesh::{Encryption, Endpoint4, Endpoint6, Gateway, Ingress};
-use crate::objects::Family;
+use crate::objects::{Family, HOST_END};
 
 use super::error::At;
 use super::reader::{Section, quoted};
 
 pub(super) const INGRESS: &[&str] =
     &["subnet", "address", "subnet6", "address6", "namespace", "vni", "port", "mtu", "encryption", "wireguard_port"];
-pub(super) const GATEWAY: &[&str] = &["bridge", "subnet", "subnet6", "open_forward"];
+pub(super) const GATEWAY: &[&str] = &["bridge", "subnet", "subnet6", "open_forward", "flow_table"];
 
 const DEFAULT_NAMESPACE: &str = "ingress_sbox";
 /// What the overlay's own namespace has behind the sandbox's name.
@@ -23,7 +23,6 @@ const DEFAULT_VNI: u32 = 4077;
 const DEFAULT_PORT: u16 = 4789;
 /// Where WireGuard is expected, if anywhere.
 const DEFAULT_WIREGUARD_PORT: u16 = 51820;
-const DEFAULT_BRIDGE: &str = "mesh_gwbridge";
 /// Link-local and unique-local: they clash with no one's networks.
 const DEFAULT_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 77, 0);
 const DEFAULT_GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd6d, 0x6573, 0x6864, 0, 0, 0, 0, 0);
@@ -145,10 +144,11 @@ pub(super) fn gateway(root: &Section<'_>) -> Option<GatewayRead> {
         _ => Ipv6Network::new(DEFAULT_GATEWAY6, 64).unwrap_or(DEFAULT_GATEWAY6.into()),
     };
     let gateway = Gateway {
-        bridge: bridge(&section).unwrap_or(DEFAULT_BRIDGE).to_owned(),
+        bridge: bridge(&section).map(str::to_owned),
         subnet,
         subnet6,
         open_forward: section.boolean("open_forward").is_none_or(|open| open.value),
+        flow_table: section.boolean("flow_table").is_none_or(|flows| flows.value),
     };
     let sites = [(subnet.into(), v4.map(|v4| v4.at)), (subnet6.into(), v6.map(|v6| v6.at))];
     (root.findings.count() == before).then_some(GatewayRead { gateway, sites })
@@ -167,7 +167,7 @@ fn bridge<'t>(section: &Section<'t>) -> Option<&'t str> {
     let wanted = "a name of 1 to 15 ASCII characters without spaces, `/`, `:` and `%`";
     let bridge = section.text("bridge", wanted, |text| is_link_name(text).then_some(text))?;
     // Taken: by the kernel, by the sysctls of all links, by meshd itself.
-    if ["lo", "all", "default", "mesh_sbox"].contains(&bridge.value) {
+    if ["lo", "all", "default", HOST_END].contains(&bridge.value) {
         let found = quoted(bridge.value);
         section.report(
             bridge.at,

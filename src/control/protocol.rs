@@ -111,6 +111,9 @@ pub struct Check {
     /// What a backend that was never asked is taken to be: down (default) or up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
+    /// What becomes of the connections of one that is down: reset (default), or keep, they go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_down: Option<String>,
     /// The port that is asked; default: the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,

@@ -15,7 +15,7 @@ use crate::health::runner::{self, Asked, News, Targets};
 use crate::health::state::{Change, Standing};
 use crate::health::{Checked, Key, Target, targets};
 use crate::kernel::Kernel;
-use crate::mesh::{Differing, Mesh, Port, PortRange};
+use crate::mesh::{Differing, Mark, Mesh, OnDown, Port, PortRange};
 use crate::metrics::{self, Metrics};
 use crate::share::Health;
 
@@ -26,6 +26,8 @@ pub(super) struct Checks {
     /// The mesh that they are of.
     of: Option<Arc<Mesh>>,
     known: BTreeMap<Key, Known>,
+    /// Who was down when it was asked last.
+    distrusted: BTreeSet<Key>,
     pub news: mpsc::UnboundedReceiver<News>,
     tell: mpsc::UnboundedSender<News>,
     /// Goes up when someone comes or goes.
@@ -51,6 +53,8 @@ struct Known {
     standing: Standing,
     /// When it came up, if it was not simply there.
     up_since: Option<Instant>,
+    /// It has had clients, who may be with it still.
+    served: bool,
     /// What it last answered, when that changed something.
     reason: String,
 }
@@ -63,6 +67,7 @@ impl Checks {
             incarnation: 0,
             of: None,
             known: BTreeMap::new(),
+            distrusted: BTreeSet::new(),
             news,
             tell,
             version: 0,
@@ -90,21 +95,29 @@ impl Checks {
         all.filter(|key| !last.out.contains(key) && !self.known.contains_key(key)).collect()
     }
 
-    /// Who of that mesh would get no clients, for all that is known now.
-    pub fn preview(&self, mesh: &Mesh) -> BTreeSet<Key> {
+    /// What was merged of that mesh, without those who would get no clients, for all that is known now.
+    pub fn preview(&self, mesh: &Mesh, merged: &Mesh) -> Mesh {
         let unasked = self.unasked();
-        let is_out = |(key, checked): &(Key, Checked<'_>)| match self.known.get(key) {
-            Some(known) => !known.standing.serves(),
-            None => !unasked.contains(key) && !checked.target.check.start_up,
-        };
-        targets(mesh).iter().filter(|one| is_out(one)).map(|(key, _)| *key).collect()
+        let (mut out, mut resting) = (BTreeSet::new(), BTreeSet::new());
+        for (key, Checked { target, .. }) in targets(mesh) {
+            let (serves, served) = match self.known.get(&key) {
+                Some(known) => (known.standing.serves(), known.served),
+                None => (unasked.contains(&key) || target.check.start_up, false),
+            };
+            match target.check.on_down {
+                _ if serves => {}
+                OnDown::Keep if served => _ = resting.insert(key),
+                _ => _ = out.insert(key),
+            }
+        }
+        merged.without(out, resting)
     }
 
     /// From now on those of that mesh are asked.
     ///
-    /// `there`: whom the kernel has already; asked once, at the start, if anyone is checked. They were well when whoever was
-    /// here before us ended, and are until they prove otherwise.
-    pub fn follow(&mut self, mesh: &Arc<Mesh>, there: impl FnOnce() -> BTreeSet<Key>) {
+    /// `there`: whom the kernel has already, with their weights; asked once, at the start, if anyone is checked. They were well when
+    /// whoever was here before us ended, and are until they prove otherwise; one that is kept though it is down has no weight.
+    pub fn follow(&mut self, mesh: &Arc<Mesh>, there: impl FnOnce() -> BTreeMap<Key, u32>) {
         if self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, mesh)) {
             return;
         }
@@ -120,26 +133,38 @@ impl Checks {
         let targets = targets(mesh);
         // Who has clients without being asked has them until it proves unwell.
         let trusted = match &self.effective {
-            _ if targets.is_empty() => BTreeSet::new(),
-            Some(_) => self.unasked(),
-            None => there(),
+            _ if targets.is_empty() => BTreeMap::new(),
+            Some(_) => self.unasked().into_iter().map(|key| (key, None)).collect(),
+            None => there().into_iter().map(|(key, weight)| (key, Some(weight))).collect(),
         };
         let mut known = BTreeMap::new();
-        for (key, Checked { service, port, target }) in targets {
+        if !self.distrusted.is_empty() {
+            let marks: BTreeSet<Mark> = mesh.ports().map(Port::mark).collect();
+            self.distrusted.retain(|(mark, _)| marks.contains(mark));
+        }
+        for (key, Checked { service, port, target, may_rest }) in targets {
             let service = service.to_owned();
             let one = match self.known.remove(&key) {
                 Some(before) => Known { service, port, target, ..before },
                 None => {
                     self.incarnation += 1;
-                    let up = trusted.contains(&key) || target.check.start_up;
-                    let standing = if up { Standing::Up } else { Standing::Starting };
+                    let before = trusted.get(&key);
+                    let standing = match before {
+                        Some(Some(0)) if target.check.on_down == OnDown::Keep && !may_rest => Standing::Down,
+                        Some(_) if self.distrusted.remove(&key) => Standing::Down,
+                        None if !target.check.start_up => Standing::Starting,
+                        _ => Standing::Up,
+                    };
+                    let served = before.is_some() || standing.serves();
                     let (incarnation, reason) = (self.incarnation, "not asked yet".to_owned());
-                    Known { service, port, target, incarnation, standing, up_since: None, reason }
+                    Known { service, port, target, incarnation, standing, up_since: None, served, reason }
                 }
             };
             known.insert(key, one);
         }
-        self.known = known;
+        // Who was down and is not asked now, since it is drained, is no better for that.
+        let forgotten = std::mem::replace(&mut self.known, known);
+        self.distrusted.extend(forgotten.into_iter().filter(|(_, one)| !one.standing.serves()).map(|(key, _)| key));
         self.of = Some(mesh.clone());
         self.version += 1;
         self.say();
@@ -217,6 +242,7 @@ impl Checks {
         if before != to.serves() {
             known.up_since = to.serves().then(Instant::now);
         }
+        known.served |= to.serves();
         (known.standing, known.reason) = (to, reason);
         before != to.serves()
     }
@@ -224,6 +250,11 @@ impl Checks {
     /// Another one whenever someone else gets clients.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Whether someone may be with that backend.
+    pub fn has_clients(&self, key: &Key) -> bool {
+        self.known.get(key).is_none_or(|known| known.standing.serves() || known.keeps())
     }
 
     /// Whether some have not been heard of yet.
@@ -263,10 +294,20 @@ impl Health for Checks {
     }
 }
 
+impl Known {
+    /// Whether it keeps its connections, should it be down.
+    fn keeps(&self) -> bool {
+        self.served && self.target.check.on_down == OnDown::Keep
+    }
+}
+
 fn effective(mesh: &Arc<Mesh>, known: &BTreeMap<Key, Known>) -> Arc<Mesh> {
-    let out: BTreeSet<Key> = known.iter().filter(|(_, known)| !known.standing.serves()).map(|(key, _)| *key).collect();
-    if out.is_subset(&mesh.out) {
+    let unwell = known.iter().filter(|(_, known)| !known.standing.serves());
+    let (resting, out): (Vec<_>, Vec<_>) = unwell.partition(|(_, known)| known.keeps());
+    let keys = |of: Vec<(&Key, &Known)>| of.into_iter().map(|(key, _)| *key).collect::<BTreeSet<Key>>();
+    let (out, resting) = (keys(out), keys(resting));
+    if out.is_subset(&mesh.out) && resting.is_subset(&mesh.resting) {
         return mesh.clone();
     }
-    Arc::new(mesh.without(out))
+    Arc::new(mesh.without(out, resting))
 }

@@ -194,9 +194,10 @@ impl Intent {
         if names(Some(new)) != names(Some(old)) {
             let old = names(Some(old));
             return Err(format!(
-                "[ingress] namespace and [gateway] bridge cannot change while meshd runs (now {} and {}): stop it, \
+                "[ingress] namespace and [gateway] bridge cannot change while meshd runs (now they are {} and {}): stop it, \
                  run --cleanup with the old file, and start it with the new one",
-                old.sandbox, old.bridge
+                old.sandbox,
+                self.started.gateway.bridge.as_deref().unwrap_or("none")
             ));
         }
         if new.node.state_dir != old.node.state_dir {

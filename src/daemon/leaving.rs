@@ -14,7 +14,7 @@ use crate::control::protocol::{Event, PortName};
 use crate::drain::{self, Ended, Leavers, World};
 use crate::kernel::ipvs::connections::Place;
 use crate::kernel::{Kernel, netns, process, record};
-use crate::mesh::{Key, Mark, Mesh, NetnsRef, Port};
+use crate::mesh::{BackendState, Key, Mark, Mesh, NetnsRef, Order, Port};
 use crate::metrics::Metrics;
 
 /// How often it is looked whether they are done.
@@ -70,6 +70,9 @@ impl Leaving {
         if !self.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, mesh)) {
             let before = if self.has_begun() { self.leavers.clone() } else { self.load() };
             self.leavers = drain::next(&before, self.of.as_deref(), mesh, &Real(served));
+            if let Some(differing) = self.of.as_ref().and_then(|of| mesh.differing(of)) {
+                differing.orders().iter().for_each(|order| obey(order, events, metrics));
+            }
             let ports = LazyCell::new(|| ports(mesh));
             for (key, leaver) in self.leavers.iter().filter(|(key, _)| !before.contains_key(key)) {
                 let reason = if leaver.taken { "it was taken away" } else { "the operator drains it" };
@@ -184,6 +187,25 @@ impl Leaving {
 fn ports(mesh: &Mesh) -> BTreeMap<Mark, (&str, &Port)> {
     let all = mesh.services.iter().flat_map(|service| service.ports.iter().map(move |port| (service, port)));
     all.map(|(service, port)| (port.mark(), (service.name.as_str(), port))).collect()
+}
+
+/// Tells of what begins or ends with the operator's word; who is drained is told of as it leaves.
+fn obey(order: &Order<'_>, events: &broadcast::Sender<Event>, metrics: &Metrics) {
+    let Order { service, port, backend, before } = *order;
+    let asked = port.check.as_ref().is_some_and(|check| !check.start_up);
+    let (to, reason) = match (before, backend.state) {
+        (_, BackendState::Drain) => return,
+        (_, BackendState::Disabled) => ("disabled", "the operator disabled it"),
+        (BackendState::Disabled, BackendState::Enabled) if asked => ("starting", "the operator enabled it"),
+        (_, BackendState::Enabled) => ("up", "the operator enabled it"),
+    };
+    let from = match before {
+        BackendState::Enabled => "enabled",
+        BackendState::Drain => "draining",
+        BackendState::Disabled => "disabled",
+    };
+    let (port, backend) = (port.published, backend.address);
+    Turn { service, port, backend, from, to, reason, bad: false }.tell(events, metrics);
 }
 
 fn tell(

@@ -6,17 +6,19 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use tracing::warn;
 
-use crate::dataplane::{HOST_END, encapsulation, overlay_mtu};
+use crate::dataplane::{encapsulation, overlay_mtu};
 use crate::kernel::probe::may_run_as_others;
 use crate::kernel::surroundings::legacy_filters;
 use crate::kernel::{Kernel, Result, listeners};
 use crate::mesh::{Check, Encryption, Ingress, Mesh, PortRange, Probe, Protocol};
+use crate::objects::HOST_END;
 
 /// Why this mesh cannot be on this host, each with what to do.
 pub fn problems(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
     let mut problems = Vec::new();
-    let bridge = &mesh.gateway.bridge;
-    if kernel.links().is_foreign(bridge)? {
+    if let Some(bridge) = &mesh.gateway.bridge
+        && kernel.links().is_foreign(bridge)?
+    {
         problems.push(format!(
             "a link {bridge} exists that is not meshd's: choose another [gateway] bridge, or remove it with `ip link delete {bridge}`"
         ));
@@ -30,7 +32,7 @@ pub fn problems(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
         [("[gateway] subnet", mesh.gateway.subnet.into()), ("[gateway] subnet6", mesh.gateway.subnet6.into())];
     let ours: Vec<(&str, IpNetwork)> = subnets(&mesh.ingress).chain(gateway).collect();
     for (route, link) in kernel.links().host_routes()? {
-        let clash = ours.iter().find(|(_, subnet)| link != *bridge && overlap(subnet, &route));
+        let clash = ours.iter().find(|(_, subnet)| overlap(subnet, &route));
         if let Some((name, subnet)) = clash {
             problems.push(format!(
                 "{name} = \"{subnet}\" is taken: this host has a route to {route} on {link}; choose another subnet"
@@ -134,11 +136,11 @@ pub fn warn(kernel: &mut Kernel, mesh: &Mesh) {
 
 /// What other firewalls will drop, whatever we accept.
 fn warn_of_drops(kernel: &mut Kernel, mesh: &Mesh) {
-    let bridge = &mesh.gateway.bridge;
+    let link = mesh.gateway.link();
     for command in legacy_filters() {
         warn!(
             "{command} has a filter table here, which meshd cannot see: if its FORWARD chain drops, run \
-             `{command} -I FORWARD -i {bridge} -j ACCEPT` and `{command} -I FORWARD -o {bridge} -j ACCEPT`"
+             `{command} -I FORWARD -i {link} -j ACCEPT` and `{command} -I FORWARD -o {link} -j ACCEPT`"
         );
     }
     if mesh.gateway.open_forward {
@@ -147,7 +149,7 @@ fn warn_of_drops(kernel: &mut Kernel, mesh: &Mesh) {
     for chain in kernel.surroundings(None).map(|around| around.forward_drops).unwrap_or_default() {
         warn!(
             "chain {chain} drops what nobody accepts, and [gateway] open_forward = false: published ports will not answer \
-             from outside until you run `nft insert rule {chain} iifname {bridge} accept` and `nft insert rule {chain} oifname {bridge} accept`"
+             from outside until you run `nft insert rule {chain} iifname {link} accept` and `nft insert rule {chain} oifname {link} accept`"
         );
     }
 }

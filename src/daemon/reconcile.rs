@@ -1,5 +1,6 @@
 //! Making the kernel what is wanted, and saying so once.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crate::dataplane;
 use crate::kernel::{self, Errno, Kernel};
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
-use crate::objects::{LinkKind, Mark, Objects, Surroundings};
+use crate::objects::{FLOWS, LinkKind, Mark, Objects, Surroundings};
 use crate::plan::{self, Plan, Step};
 
 /// Plans longer than that are logged as their number, their steps only at `debug`.
@@ -22,6 +23,8 @@ const PACE: Duration = Duration::from_secs(10);
 const SHARE: u32 = 50;
 /// The same while the kernel keeps telling of changes.
 const HURRIED_SHARE: u32 = 4;
+/// So many looks in a row only glance at IPVS (see [`kernel::ipvs::listing`]); the next one sees thresholds and flags, too.
+const GLANCES: u32 = 3;
 /// From the first word of a change to the look at it.
 const SETTLE: Duration = Duration::from_millis(200);
 /// After a failure the next look comes after the first of these, and then after twice as long, up to the second.
@@ -39,7 +42,7 @@ pub fn wanted(kernel: &mut Kernel, mesh: &Mesh) -> anyhow::Result<Objects> {
 /// What would be done for that mesh now.
 pub fn plan(kernel: &mut Kernel, mesh: &Mesh) -> anyhow::Result<Plan> {
     let wanted = wanted(kernel, mesh)?;
-    let seen = kernel.observe(&wanted).context("cannot read what the kernel holds")?;
+    let seen = kernel.observe(&wanted, true).context("cannot read what the kernel holds")?;
     Ok(plan::diff(&seen, &wanted))
 }
 
@@ -59,6 +62,10 @@ pub struct Reconciler {
     took: Duration,
     /// What the kernel holds, as far as we know: nothing, where something failed.
     held: Option<Held>,
+    /// The host's links, when last seen.
+    uplinks: Option<BTreeSet<String>>,
+    /// Looks in a row that were not close.
+    glances: u32,
     /// Changes since the last look may have left something that nobody needs.
     left: bool,
 }
@@ -151,15 +158,21 @@ impl Reconciler {
         self.held = None;
         let surroundings = kernel.surroundings(mesh.address).context("cannot look around on this host")?;
         let wanted = dataplane::objects(mesh, &surroundings);
-        let seen = kernel.observe(&wanted).context("cannot read what the kernel holds")?;
+        let closely = asked || !self.started || !self.unfinished.is_empty() || self.glances >= GLANCES;
+        self.glances = if closely { 0 } else { self.glances + 1 };
+        let seen = kernel.observe(&wanted, closely).context("cannot read what the kernel holds")?;
         let mut plan = plan::diff(&seen, &wanted);
         plan.hold_no_more(&self.unfinished);
         // Without what is then done: that comes once, and the kernel may have modules to load for it.
         self.took = start.elapsed();
         announce(&plan, &self.unfinished);
         let outcome = if plan.is_empty() { Outcome::Clean } else { Outcome::Changed };
-        let excused = asked || std::mem::take(&mut self.left);
-        let drift = self.drift(&plan, metrics, excused);
+        let left = std::mem::take(&mut self.left);
+        let moved = self.uplinks.replace(surroundings.uplinks.clone()).is_some_and(|past| past != surroundings.uplinks);
+        let drift = self.drift(&plan, metrics, |step| {
+            // What is a port's own goes with it, and is never left. Links of the host's come and go.
+            asked || left && !matches!(step.kind(), "service" | "backend" | "port") || moved && is_of_flows(step)
+        });
         self.take_over_later(&mut plan, &wanted);
         self.held = Some(Held { mesh: mesh.clone(), surroundings, frame: change::frame(wanted) });
         let (failed, report) = self.carry_out(kernel, &plan, mesh, metrics, drift);
@@ -194,8 +207,8 @@ impl Reconciler {
     }
 
     /// The steps that nobody asked for. Each is counted once, however often it is tried.
-    fn drift(&self, plan: &Plan, metrics: &Metrics, asked: bool) -> Vec<Step> {
-        let is_drift = |step: &&Step| self.drifting.contains(step) || !asked && !self.unfinished.contains(step);
+    fn drift(&self, plan: &Plan, metrics: &Metrics, excused: impl Fn(&Step) -> bool) -> Vec<Step> {
+        let is_drift = |step: &&Step| self.drifting.contains(step) || !excused(step) && !self.unfinished.contains(step);
         let drift: Vec<Step> = plan.steps.iter().filter(is_drift).cloned().collect();
         let news = drift.iter().filter(|step| !self.drifting.contains(step));
         news.for_each(|step| metrics.drift_found.with_label_values(&[step.kind()]).inc());
@@ -305,6 +318,14 @@ impl Pace {
     }
 }
 
+fn is_of_flows(step: &Step) -> bool {
+    match step {
+        Step::AddFlows { .. } | Step::DeleteFlows { .. } => true,
+        Step::SetChain { name, .. } | Step::DeleteChain { name, .. } => name == FLOWS,
+        _ => false,
+    }
+}
+
 /// Says what will be done. What failed last time and is tried again is no news.
 fn announce(plan: &Plan, unfinished: &[Step]) {
     if plan.steps.len() > SPELLED_OUT && plan.steps.len() > unfinished.len() {
@@ -381,7 +402,7 @@ pub fn remove_all(kernel: &mut Kernel) -> anyhow::Result<usize> {
     let nothing = Objects::default();
     let mut failed = 0;
     for _ in 0..PASSES {
-        let seen = kernel.observe(&nothing).context("cannot read what the kernel holds")?;
+        let seen = kernel.observe(&nothing, true).context("cannot read what the kernel holds")?;
         let plan = plan::diff(&seen, &nothing);
         if plan.is_empty() {
             return Ok(0);

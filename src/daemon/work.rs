@@ -1,7 +1,7 @@
 //! The loop itself: events in, looks at the kernel out.
 
 use std::cell::LazyCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,11 +23,10 @@ use crate::control::protocol::{self, Timeouts};
 use crate::control::{Failure, Looked, Question, Request, Who, in_short};
 use crate::health::Key;
 use crate::kernel::Kernel;
-use crate::kernel::ipvs::ServiceCounters;
+use crate::kernel::ipvs::{DestinationCounters, ServiceCounters};
 use crate::mesh::Mesh;
 use crate::metrics::{Exposition, Metrics, Traffic};
-use crate::objects::VirtualKey;
-use crate::share::Health;
+use crate::objects::{DestinationKey, VirtualKey};
 use crate::source::Wanted;
 
 /// Changes that wait for the kernel and are measured, at the most. More only come where nothing works any more, and are
@@ -36,6 +35,9 @@ const MEASURED: usize = 10_000;
 
 /// So long the start waits for what backends answer.
 const FIRST_ANSWERS: Duration = Duration::from_secs(8);
+
+/// A look at what stands in the way is taken again where the kernel could not be asked.
+const PREFLIGHT_TRIES: usize = 3;
 
 /// Of many that change all the time it is told so often.
 const STALE: Duration = Duration::from_millis(200);
@@ -258,7 +260,7 @@ impl Loop {
         let there = LazyCell::new(|| served(kernel));
         let begun = self.leaving.has_begun();
         // Who leaves comes first: the checks forget those that are not wanted any more.
-        let served = |key: &Key| if begun { self.checks.serves(key) } else { there.contains(key) };
+        let served = |key: &Key| if begun { self.checks.has_clients(key) } else { there.contains_key(key) };
         self.leaving.follow(mesh, served, &self.told, &self.metrics);
         self.checks.follow(mesh, || there.clone());
         let shared = self.sharing.of(mesh, &self.checks);
@@ -269,8 +271,8 @@ impl Loop {
     /// What the kernel would hold for that mesh.
     fn preview(&self, mesh: &Arc<Mesh>) -> Mesh {
         let shared = self.sharing.preview(mesh, &self.checks);
-        let merged = self.leaving.preview(mesh, &shared, |key| self.checks.serves(key));
-        merged.without(self.checks.preview(mesh))
+        let merged = self.leaving.preview(mesh, &shared, |key| self.checks.has_clients(key));
+        self.checks.preview(mesh, &merged)
     }
 
     /// Whether someone has left, or is to be deleted, since it was last time to look.
@@ -345,7 +347,12 @@ impl Loop {
                 let _ = reply.send(traffic.map_err(|error| error.to_string()));
             }
             Question::Preflight(mesh, reply) => {
-                let problems = preflight::problems(&mut self.kernel, &mesh).map_err(|error| error.to_string());
+                // What the kernel is short of for a moment is no reason to refuse what is asked for.
+                let mut problems = preflight::problems(&mut self.kernel, &mesh);
+                for _ in 1..PREFLIGHT_TRIES {
+                    problems = problems.or_else(|_| preflight::problems(&mut self.kernel, &mesh));
+                }
+                let problems = problems.map_err(|error| error.to_string());
                 let outcome = problems.and_then(|list| if list.is_empty() { Ok(()) } else { Err(list.join("; ")) });
                 let _ = reply.send(outcome);
             }
@@ -406,11 +413,13 @@ fn failures(before: &Looked, generation: u64, report: &reconcile::Report) -> Vec
     report.failures.iter().map(failure).collect()
 }
 
-/// The backends that the kernel sends clients to. What cannot be read is not there: then they have to prove themselves.
-fn served(kernel: &mut Kernel) -> BTreeSet<Key> {
+/// The backends that the kernel sends clients to, with their weights. What cannot be read is not there: then they have to prove themselves.
+fn served(kernel: &mut Kernel) -> BTreeMap<Key, u32> {
     let counters = kernel.counters().unwrap_or_default();
     let serving = |(key, service): (VirtualKey, ServiceCounters)| {
-        service.destinations.into_keys().map(move |destination| (key.mark, destination.address))
+        let one =
+            move |(place, there): (DestinationKey, DestinationCounters)| ((key.mark, place.address), there.weight);
+        service.destinations.into_iter().map(one)
     };
     counters.into_iter().flat_map(serving).collect()
 }

@@ -76,15 +76,14 @@ pub(super) fn bound(by_link: bool) -> [Rule; 2] {
     Family::ALL.map(rule)
 }
 
-fn is_guarded(mesh: &Mesh) -> bool {
+pub(super) fn is_guarded(mesh: &Mesh) -> bool {
     mesh.ports().any(|port| port.access.allow.is_some() || !port.access.deny.is_empty())
 }
 
 /// Only what comes in from outside is asked: neither the node's own connections nor the sandbox's, nor answers to them, whose
 /// port may be a published one by chance.
 fn chain(mesh: &Mesh) -> Chain {
-    let own = ["lo", mesh.gateway.bridge.as_str()]
-        .map(|link| Rule::new([Match::InterfaceIn(link.to_owned())], Action::Return));
+    let own = ["lo", mesh.gateway.link()].map(|link| Rule::new([Match::InterfaceIn(link.to_owned())], Action::Return));
     let mut rules: Vec<Rule> = own.into();
     rules.push(Rule::new([Match::Answer], Action::Return));
     for family in Family::ALL {

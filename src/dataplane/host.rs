@@ -11,7 +11,7 @@ use crate::objects::{
 };
 
 use super::topology::gateway_addresses;
-use super::{access, serves, speaks_v6, tunnel};
+use super::{access, flows, serves, speaks_v6, tunnel};
 
 /// The kernel's NF_IP_PRI_NAT_DST. nft knows it by the name dstnat, but not in the output hook.
 const DSTNAT: i32 = -100;
@@ -26,6 +26,7 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Obje
     let mut table = Table { maps: maps(mesh, v6), chains: chains(mesh, v6), ..Table::default() };
     tunnel::lower(mesh, &mut table);
     access::lower(mesh, &mut table);
+    flows::lower(mesh, surroundings, &mut table);
     objects.tables.insert(Netns::Host, table);
     if mesh.gateway.open_forward {
         let met = surroundings.forward_drops.iter().filter(|chain| v6 || chain.family != "ip6");
@@ -34,8 +35,8 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Obje
 
     let mut set = |name: String, value: &str| objects.sysctls.insert((Netns::Host, name), value.to_owned());
     set("net/ipv4/ip_forward".to_owned(), "1");
-    // 127.0.0.1 may leave by this one bridge, so that published ports answer there too.
-    set(format!("net/ipv4/conf/{}/route_localnet", mesh.gateway.bridge), "1");
+    // 127.0.0.1 may leave by this one link, so that published ports answer there too.
+    set(format!("net/ipv4/conf/{}/route_localnet", mesh.gateway.link()), "1");
     if v6 {
         set("net/ipv6/conf/all/forwarding".to_owned(), "1");
         // A host that forwards ignores router advertisements, and would lose its default route, unless told 2.
@@ -81,27 +82,32 @@ fn publish() -> impl Iterator<Item = Rule> {
 }
 
 fn chains(mesh: &Mesh, v6: bool) -> BTreeMap<String, Chain> {
-    let bridge = &mesh.gateway.bridge;
+    let link = mesh.gateway.link();
     let nat = |hook, priority, rules| Chain { kind: ChainKind::Nat, hook, priority, rules };
 
     // What comes out of the sandbox goes where it says: a backend on this host whose own port is published
     // as well would otherwise be led back in.
-    let from_bridge = Rule::new([Match::InterfaceIn(bridge.clone())], Action::Return);
-    let prerouting = std::iter::once(from_bridge).chain(access::bound(true)).chain(publish()).collect();
+    let from_sandbox = Rule::new([Match::InterfaceIn(link.to_owned())], Action::Return);
+    // Every connection to a backend of another node is one of the tunnel's for connection tracking (its source port is a hash of
+    // what is inside), and no client's.
+    let tunnel = || tunnel::packets(mesh).map(|packet| Rule::new([packet], Action::Return));
+    let first = tunnel().into_iter().chain([from_sandbox]);
+    let prerouting = first.chain(access::bound(true)).chain(publish()).collect();
 
     // The node's own connections. IPv6 has no route_localnet: to [::1] a published port is simply closed.
     let loopback6 = Rule::new([Match::DestinationIn(IpNetwork::from(IpAddr::V6(Ipv6Addr::LOCALHOST)))], Action::Return);
-    let output = std::iter::once(loopback6).chain(access::bound(false)).chain(publish()).collect();
+    let first = tunnel().into_iter().chain([loopback6]);
+    let output = first.chain(access::bound(false)).chain(publish()).collect();
 
-    // What comes from addresses that are good on one link or on none enters the sandbox from the bridge's address, since
+    // What comes from addresses that are good on one link or on none enters the sandbox from the link's address, since
     // else there would be no way back; what the sandbox sends to the world leaves from the host's address.
     let own = [LOOPBACK, LINK_LOCAL].map(|(ip, prefix)| {
         let network = IpNetwork::new(ip, prefix).unwrap_or(IpNetwork::from(ip));
-        Rule::new([Match::InterfaceOut(bridge.clone()), Match::SourceIn(network)], Action::Masquerade)
+        Rule::new([Match::InterfaceOut(link.to_owned()), Match::SourceIn(network)], Action::Masquerade)
     });
-    let leaving = gateway_addresses(&mesh.gateway, v6).into_iter().map(|(bridge_ip, _)| {
-        let subnet = IpNetwork::new(bridge_ip.network(), bridge_ip.prefix()).unwrap_or(bridge_ip);
-        Rule::new([Match::SourceIn(subnet), Match::NotInterfaceOut(bridge.clone())], Action::Masquerade)
+    let leaving = gateway_addresses(&mesh.gateway, v6).into_iter().map(|(host_ip, _)| {
+        let subnet = IpNetwork::new(host_ip.network(), host_ip.prefix()).unwrap_or(host_ip);
+        Rule::new([Match::SourceIn(subnet), Match::NotInterfaceOut(link.to_owned())], Action::Masquerade)
     });
     let postrouting = own.into_iter().chain(leaving).collect();
 

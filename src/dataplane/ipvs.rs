@@ -120,7 +120,9 @@ fn chains(mesh: &Mesh) -> BTreeMap<String, Chain> {
     // Backends' answers carry no mark: only what comes in by the gateway is looked up.
     let answers = Rule::new([Match::InterfaceIn(OVERLAY_LEG.to_owned())], Action::Accept);
     let marks = ["marks", "ranges"].map(|map| Rule::new([], Action::MarkFrom { map: map.to_owned() }));
-    let prerouting = std::iter::once(answers).chain(marks).collect();
+    // What answers a check may come to a port that is published.
+    let checked = asks_by_the_gateway(mesh).then(|| Rule::new([Match::Answer], Action::Accept));
+    let prerouting = std::iter::once(answers).chain(checked).chain(marks).collect();
 
     // IPVS leaves the mark on the packet, so the mark says here what `-m ipvs` says to iptables. Towards the
     // overlay the source becomes this node's ingress address, which every backend can answer; elsewhere it
@@ -148,6 +150,12 @@ fn chains(mesh: &Mesh) -> BTreeMap<String, Chain> {
         chains.insert("untracked".to_owned(), untracked(mesh));
     }
     chains
+}
+
+/// Whether backends that are not on the overlay are asked whether they can serve.
+fn asks_by_the_gateway(mesh: &Mesh) -> bool {
+    let routed = |port: &Port| port.backends.iter().any(|backend| !mesh.ingress.contains(backend.address));
+    mesh.ports().any(|port| port.check.is_some() && routed(port))
 }
 
 fn is_served(mesh: &Mesh, port: &Port) -> bool {

@@ -6,18 +6,18 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use crate::mesh::{Gateway, Ingress, Mesh, NetnsRef};
-use crate::objects::{Address, Leg, Link, LinkId, LinkKind, Mac, Netns, Objects, Route, Surroundings, TUNNEL};
+use crate::objects::{
+    Address, HOST_END, Leg, Link, LinkId, LinkKind, Mac, Netns, Objects, Route, Surroundings, TUNNEL,
+};
 
 use super::speaks_v6;
 
 /// The sandbox's leg on the overlay, as Swarm calls it.
 pub const OVERLAY_LEG: &str = "eth0";
-/// The sandbox's leg on the gateway bridge.
+/// The sandbox's leg towards the host.
 pub const GATEWAY_LEG: &str = "eth1";
 /// The other ends of those two.
 const SANDBOX_PORT: &str = "sbox0";
-/// On the host.
-pub const HOST_END: &str = "mesh_sbox";
 pub(super) const OVERLAY_BRIDGE: &str = "br0";
 
 /// Bytes of the IP header that each encapsulation puts in front, and of what comes with it.
@@ -37,7 +37,7 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Obje
     legs(mesh, surroundings, objects);
 }
 
-/// The first and the second address of each subnet in use: the bridge's and the sandbox's.
+/// The first and the second address of each subnet in use: the host's and the sandbox's.
 pub(super) fn gateway_addresses(gateway: &Gateway, v6: bool) -> Vec<(IpNetwork, IpNetwork)> {
     let mut pairs = Vec::new();
     let v4 = IpNetwork::V4(gateway.subnet);
@@ -85,28 +85,29 @@ fn enslave(objects: &mut Objects, id: &LinkId, master: &str, isolated: bool) {
     }
 }
 
-/// The bridge on the host, the sandbox behind it, and the sandbox's way out.
+/// The host's end, the sandbox's, and the sandbox's way out. A bridge between them costs every packet some (bench/README.md), more where
+/// br_netfilter is loaded, as Docker does it: so there is none unless the operator wants one.
 fn gateway(mesh: &Mesh, objects: &mut Objects) {
     let addresses = gateway_addresses(&mesh.gateway, speaks_v6(mesh));
-    let (bridge_ip, sandbox_ip) = (addresses[0].0.ip(), addresses[0].1.ip());
-    let bridge = LinkId::new(Netns::Host, mesh.gateway.bridge.as_str());
+    let (host_ip, sandbox_ip) = (addresses[0].0.ip(), addresses[0].1.ip());
+    let near = LinkId::new(Netns::Host, mesh.gateway.link());
     let outer = LinkId::new(Netns::Host, HOST_END);
     let inner = LinkId::new(Netns::Sandbox, GATEWAY_LEG);
 
-    objects.links.insert(bridge.clone(), link(LinkKind::Bridge, Mac::of(&bridge_ip), GATEWAY_MTU));
-    veth(
-        objects,
-        (outer.clone(), Mac::with_prefix(0x43, &sandbox_ip)),
-        (inner.clone(), Mac::of(&sandbox_ip)),
-        GATEWAY_MTU,
-    );
-    // Isolated: what else may one day hang on this bridge is no one's neighbour.
-    enslave(objects, &outer, &mesh.gateway.bridge, true);
+    // Whatever has the host's address has the same MAC, so that the sandbox need not ask again when one takes the other's place.
+    let gateway = Mac::of(&host_ip);
+    let outer_mac = if mesh.gateway.bridge.is_some() { Mac::with_prefix(0x43, &sandbox_ip) } else { gateway };
+    veth(objects, (outer.clone(), outer_mac), (inner.clone(), Mac::of(&sandbox_ip)), GATEWAY_MTU);
+    if let Some(bridge) = &mesh.gateway.bridge {
+        objects.links.insert(near.clone(), link(LinkKind::Bridge, gateway, GATEWAY_MTU));
+        // Isolated: what else may one day hang on this bridge is no one's neighbour.
+        enslave(objects, &outer, bridge, true);
+    }
 
-    for (bridge_ip, sandbox_ip) in addresses {
-        objects.addresses.insert(Address { link: bridge.clone(), ip: bridge_ip });
+    for (host_ip, sandbox_ip) in addresses {
+        objects.addresses.insert(Address { link: near.clone(), ip: host_ip });
         objects.addresses.insert(Address { link: inner.clone(), ip: sandbox_ip });
-        let gateway = bridge_ip.ip();
+        let gateway = host_ip.ip();
         objects.routes.insert(Route { link: inner.clone(), destination: everything(gateway), gateway: Some(gateway) });
     }
 }

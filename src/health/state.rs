@@ -101,11 +101,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::mesh::Probe;
+    use crate::mesh::{OnDown, Probe};
 
     fn check(rise: u32, fall: u32) -> Check {
         let (interval, timeout) = (Duration::from_secs(1), Duration::from_secs(1));
-        Check { probe: Probe::Tcp, port: None, interval, timeout, rise, fall, start_up: false }
+        Check { probe: Probe::Tcp, port: None, interval, timeout, rise, fall, start_up: false, on_down: OnDown::Reset }
     }
 
     /// What comes of answers, one a second: `+` is good, `-` is not; each standing by its first letter.

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use nix::errno::Errno;
 
 use super::attribute::{Writer, be16_of, find};
+use super::replies::Readers;
 use super::socket::{NLM_F_DUMP, Request, Result, Socket};
 use crate::objects::{Family, PortRange, Protocol};
 
@@ -175,6 +176,11 @@ fn deletion(family: Family, body: &[u8]) -> Option<Request> {
     }
     Some(Request { kind: DELETE, flags: 0, body: writer.finish() })
 }
+
+/// What reads the kernel's answers here (see `replies`).
+pub(super) const READERS: Readers = &[|body| {
+    let _ = (Flow::read(body).map(|flow| flow.is_translated()), deletion(Family::V4, body));
+}];
 
 #[cfg(test)]
 mod tests {

@@ -80,6 +80,8 @@ pub fn apply(objects: &mut Objects, step: &Step) -> Outcome {
         | Step::AddSet { .. }
         | Step::DeleteSet { .. }
         | Step::EditSets { .. }
+        | Step::AddFlows { .. }
+        | Step::DeleteFlows { .. }
         | Step::SetChain { .. }
         | Step::DeleteChain { .. }
         | Step::EditMap { .. } => return tables::apply(objects, step),

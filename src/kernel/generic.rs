@@ -7,6 +7,7 @@ use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 use nix::errno::Errno;
 
 use super::attribute::{find, u16_of};
+use super::replies::Readers;
 use super::socket::{Error, Request, Result, Socket};
 
 const NETLINK_GENERIC: isize = 16;
@@ -50,6 +51,9 @@ pub fn attributes_of(command: u8, body: &[u8]) -> Option<&[u8]> {
 fn family_number(body: &[u8]) -> Option<u16> {
     find(body.get(HEADER..)?, CTRL_ATTR_FAMILY_ID).and_then(u16_of)
 }
+
+/// What reads the kernel's answers here (see `replies`).
+pub(super) const READERS: Readers = &[|body| _ = family_number(body)];
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@
 //! [`Mark::meaning`]: crate::objects::Mark::meaning
 
 pub mod connections;
+pub mod listing;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,10 +15,24 @@ use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
 use super::generic;
+use super::replies::Readers;
 use super::socket::{Error, Request, Result, Socket};
 use crate::objects::{DestinationKey, Family, Mark, Scheduler, SchedulerFlags, Timeouts, VirtualKey, VirtualService};
 use crate::plan::Step;
 use wire::{Command, Message, SeenDestination, SeenService};
+
+/// Public for bench/micro.rs, which measures what it takes to read a dump without asking for one.
+pub use wire::{read_destination, read_service};
+
+/// What reads the kernel's answers here (see `replies`).
+pub(super) const READERS: Readers = &[
+    |body| drop(read_service(body)),
+    |body| _ = read_destination(body, Family::V4).map(|seen| seen.destination()),
+    |body| _ = read_destination(body, Family::V6),
+    |body| _ = wire::read_timeouts(body),
+    listing::read,
+    connections::read,
+];
 
 /// Of a service that only asks whether the kernel has a scheduler: no mark of ours. ("mesh")
 const SCRATCH_MARK: Mark = Mark(0x6d65_7368);

@@ -1,7 +1,6 @@
 //! Links, their addresses and routes, over rtnetlink, in all our namespaces at once.
 //!
-//! What is ours: on the host the links that carry our tag and whose name begins with `mesh` or is the
-//! configured bridge; in our own namespaces everything that was put there, but for the veths by which others attach
+//! What is ours: on the host the links that carry our tag; in our own namespaces everything that was put there, but for the veths by which others attach
 //! backends to the overlay.
 
 mod address;
@@ -23,16 +22,19 @@ use nix::errno::Errno;
 
 use self::message::{Found, Settings, changes, tag};
 use super::netns;
+use super::replies::Readers;
 use super::socket::{self, Request, Socket};
 use crate::objects::{Address, Link, LinkId, LinkKind, Netns, Route, TUNNEL};
 use crate::plan::Step;
+
+/// What reads the kernel's answers here (see `replies`).
+pub(super) const READERS: Readers =
+    &[message::read_any, address::read_any, address::read_any_route, remote::read_any, ways::read_any];
 
 pub use observe::Seen;
 
 /// The alias of every link that we make: how ours are told from others', by us and by operators.
 pub const TAG: &str = "meshd";
-/// Every link of ours on the host has a name that begins so, but for the configured bridge.
-pub const PREFIX: &str = "mesh";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

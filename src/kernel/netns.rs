@@ -15,6 +15,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs, statfs};
 
+use super::fault;
 use super::link;
 use super::socket::Socket;
 use crate::objects::NetnsRef;
@@ -99,6 +100,7 @@ fn pin(name: &str) -> io::Result<()> {
     }
     // What a crash between these two steps leaves, a file without a namespace, is taken over here.
     let file = file_of(name);
+    fault::at("file of a namespace")?;
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o444).open(&file)?;
     let made = aside(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
@@ -106,6 +108,7 @@ fn pin(name: &str) -> io::Result<()> {
         // is none where a kill came between.
         let loopback = Socket::open(NETLINK_ROUTE).and_then(|mut socket| link::bring_up(&mut socket, "lo"));
         loopback.map_err(io::Error::other)?;
+        fault::at("mount")?;
         mount(Some(OWN), &file, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
         Ok(())
     });
@@ -117,11 +120,13 @@ fn pin(name: &str) -> io::Result<()> {
 
 fn unpin(name: &str) -> io::Result<()> {
     let file = file_of(name);
+    fault::at("unmount")?;
     match umount2(&file, MntFlags::MNT_DETACH) {
         // EINVAL: a file that no namespace is mounted on.
         Ok(()) | Err(Errno::ENOENT | Errno::EINVAL) => {}
         Err(errno) => return Err(errno.into()),
     }
+    fault::at("remove file of a namespace")?;
     match fs::remove_file(&file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

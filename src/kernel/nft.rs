@@ -2,6 +2,7 @@
 //! back share one vocabulary, and a batch goes to the kernel in one send (KERNEL.md, "Netlink").
 
 mod expr;
+mod flows;
 mod forward;
 mod map;
 mod read;
@@ -15,8 +16,9 @@ use expr::Expr;
 pub use forward::Forward;
 
 use super::attribute::Writer;
+use super::replies::Readers;
 use super::socket::{Error, NLM_F_APPEND, NLM_F_CREATE, Request, Socket};
-use crate::objects::{Chain, ChainKind, Hook, Netns, TABLE, Table};
+use crate::objects::{Chain, ChainKind, Family, Hook, MapKind, Netns, SetKind, TABLE, Table};
 use crate::plan::{SetEdit, Step};
 
 const NETLINK_NETFILTER: isize = 12;
@@ -38,6 +40,9 @@ const DELSET: u16 = 11;
 const NEWSETELEM: u16 = 12;
 const GETSETELEM: u16 = 13;
 const DELSETELEM: u16 = 14;
+const NEWFLOWTABLE: u16 = 22;
+const GETFLOWTABLE: u16 = 23;
+const DELFLOWTABLE: u16 = 24;
 
 const INET: u8 = 1;
 const TABLE_NAME: u16 = 1;
@@ -59,6 +64,21 @@ const SET_NAME: u16 = 2;
 
 const POLICY_DROP: u32 = 0;
 const POLICY_ACCEPT: u32 = 1;
+
+/// What reads the kernel's answers here (see `replies`).
+pub(super) const READERS: [Readers; 3] =
+    [read::READERS, ELEMENT_READERS, &[flows::read_any, forward::read_any, returns::read_any]];
+
+/// What reads the elements of maps and sets, of each kind.
+const ELEMENT_READERS: Readers = &[
+    |message| drop(map::read_elements(read::body(message), MapKind::Mark)),
+    |message| drop(map::read_elements(read::body(message), MapKind::Address(Family::V4))),
+    |message| drop(set::read_elements(read::body(message), SetKind::Addresses(Family::V4))),
+    |message| drop(set::read_elements(read::body(message), SetKind::Ports)),
+    |message| drop(set::read_elements(read::body(message), SetKind::Networks(Family::V4))),
+    |message| drop(set::read_elements(read::body(message), SetKind::Networks(Family::V6))),
+    |message| drop(set::read_elements(read::body(message), SetKind::Links)),
+];
 
 /// A step and what the kernel said to it.
 type Outcome = Result<(), Error>;
@@ -121,7 +141,8 @@ impl Nft {
 /// What is to be deleted and isn't there needs no deleting.
 fn done_already(step: &Step, error: &Error) -> bool {
     let deletes = match step {
-        Step::DeleteTable(_) | Step::DeleteMap { .. } | Step::DeleteSet { .. } | Step::DeleteChain { .. } => true,
+        Step::DeleteTable(_) | Step::DeleteMap { .. } | Step::DeleteSet { .. } => true,
+        Step::DeleteChain { .. } | Step::DeleteFlows { .. } => true,
         Step::EditMap { add, .. } => add.is_empty(),
         _ => false,
     };
@@ -228,6 +249,8 @@ fn single(step: &Step, id: u32, out: &mut Vec<Request>) {
         Step::DeleteSet { name, .. } | Step::DeleteMap { name, .. } => {
             out.push(named(DELSET, SET_TABLE, SET_NAME, name))
         }
+        Step::AddFlows { links, .. } => out.push(request(NEWFLOWTABLE, NLM_F_CREATE, flows::write(links))),
+        Step::DeleteFlows { .. } => out.push(request(DELFLOWTABLE, 0, flows::name())),
         Step::SetChain { name, chain, .. } => set_chain(name, chain, out),
         Step::DeleteChain { name, .. } => {
             out.push(named(DELRULE, RULE_TABLE, RULE_CHAIN, name));
@@ -295,6 +318,8 @@ pub fn namespace_of(step: &Step) -> Option<Netns> {
         | Step::AddSet { netns, .. }
         | Step::DeleteSet { netns, .. }
         | Step::EditSets { netns, .. }
+        | Step::AddFlows { netns, .. }
+        | Step::DeleteFlows { netns }
         | Step::SetChain { netns, .. }
         | Step::DeleteChain { netns, .. }
         | Step::EditMap { netns, .. } => Some(*netns),

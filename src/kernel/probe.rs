@@ -12,8 +12,8 @@ use super::netns;
 use super::nft::Nft;
 use super::wireguard::WireguardSocket;
 use crate::objects::{
-    Action, Chain, ChainKind, Family, Hook, Link, LinkId, LinkKind, Mac, Map, MapKind, Match, Netns, Rule, Scheduler,
-    Table,
+    Action, Chain, ChainKind, FLOWS, Family, Hook, Link, LinkId, LinkKind, Mac, Map, MapKind, Match, Netns, Rule,
+    Scheduler, Table,
 };
 use crate::plan::Step;
 
@@ -184,6 +184,9 @@ fn nftables(report: &mut Report) {
         }
     };
     report.add("nf_tables", true, Ok(String::new()));
+    let hint = "modules nf_flow_table_inet and nft_flow_offload; without them every packet goes the long way";
+    let flows = flow_tables().map(|()| String::new()).map_err(|error| format!("{error}: {hint}"));
+    report.add("nft flow tables", false, flows);
     let netns = Netns::Host;
     let table = sample();
     let mut steps = vec![Step::AddTable(netns)];
@@ -210,6 +213,25 @@ fn nftables(report: &mut Report) {
         };
         report.add(what, true, outcome.map(|()| String::new()).map_err(hint));
     }
+}
+
+/// Whether the kernel has flow tables.
+pub fn has_flow_tables() -> bool {
+    let tried = thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET).is_ok() && flow_tables().is_ok());
+    tried.join().unwrap_or_default()
+}
+
+/// Makes one, and the chain that fills it.
+fn flow_tables() -> Result<(), super::socket::Error> {
+    let netns = Netns::Host;
+    let rule = Rule::new([Match::Established], Action::Offload);
+    let chain = Chain { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0, rules: vec![rule] };
+    let steps = [
+        Step::AddTable(netns),
+        Step::AddFlows { netns, links: BTreeSet::new() },
+        Step::SetChain { netns, name: FLOWS.to_owned(), chain },
+    ];
+    Nft::open()?.apply(&steps.iter().collect::<Vec<_>>()).into_iter().collect()
 }
 
 fn links(report: &mut Report) {

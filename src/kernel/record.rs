@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use super::fault;
+
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} {}", .path.display())]
 pub struct Error {
@@ -33,6 +35,7 @@ pub fn store(file: &Path, text: &str) -> Result<(), Error> {
 }
 
 fn replace(file: &Path, text: &str) -> io::Result<()> {
+    fault::at("write record")?;
     if text.is_empty() {
         return match fs::remove_file(file) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -42,5 +45,6 @@ fn replace(file: &Path, text: &str) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o755).create(file.parent().unwrap_or(Path::new("/")))?;
     let new = file.with_extension("new");
     fs::write(&new, text)?;
+    fault::at("rename record")?;
     fs::rename(&new, file)
 }

@@ -13,7 +13,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, NetlinkAddr, sendmsg, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::attribute;
+use super::replies::Readers;
+use super::{attribute, fault};
 
 const HEADER: usize = 16;
 const NLMSG_NOOP: u16 = 1;
@@ -200,6 +201,7 @@ impl Socket {
                     }
                 }
             })?;
+            interrupted |= fault::at("list").is_err();
             if !interrupted {
                 return Ok(found);
             }
@@ -309,13 +311,15 @@ impl Socket {
             setsockopt(&self.socket, sockopt::SndBuf, &(bytes.len() * 2))?;
         }
         loop {
-            let sent =
-                sendmsg::<NetlinkAddr>(self.socket.as_raw_fd(), &[IoSlice::new(bytes)], &[], MsgFlags::empty(), None);
-            match sent {
+            let send = |()| {
+                let bytes = [IoSlice::new(bytes)];
+                Ok(sendmsg::<NetlinkAddr>(self.socket.as_raw_fd(), &bytes, &[], MsgFlags::empty(), None)?)
+            };
+            match fault::at("send").and_then(send) {
                 Ok(count) if count == bytes.len() => return Ok(()),
                 Ok(_) => return Err(Error::Malformed("the kernel took half a message")),
-                Err(Errno::EINTR) => continue,
-                Err(errno) => return Err(errno.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -324,7 +328,8 @@ impl Socket {
     fn receive(&mut self, mut each: impl FnMut(&Incoming<'_>) -> Result<bool>) -> Result<()> {
         loop {
             let mut free = &mut self.buffer[..];
-            let length = match self.socket.recv(&mut free, nix::libc::MSG_TRUNC) {
+            let received = fault::at("receive").and_then(|()| self.socket.recv(&mut free, nix::libc::MSG_TRUNC));
+            let length = match received {
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
@@ -344,6 +349,15 @@ impl Socket {
         }
     }
 }
+
+/// What reads a datagram here (see `replies`): its messages, and what each of them would say as an end.
+pub(super) const READERS: Readers = &[|bytes| {
+    let mut rest = bytes;
+    while let Ok(Some((message, after))) = split(rest) {
+        let _ = (acknowledgement(&message), done(&message));
+        rest = after;
+    }
+}];
 
 /// As many requests as fit one send.
 fn window(requests: &[Request]) -> &[Request] {

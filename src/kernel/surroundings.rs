@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 
-use super::{Kernel, Result};
+use super::{Kernel, Result, probe};
 use crate::objects::Surroundings;
 
 /// Bytes; Ethernet's.
@@ -19,12 +19,14 @@ impl Kernel {
             Some(address) => self.links.underlay_mtu(address)?,
             None => None,
         };
-        let forward = self.host.forward(&self.names.bridge)?;
+        let has_flow_tables = *self.flow_tables.get_or_insert_with(probe::has_flow_tables);
+        let forward = self.host.forward(&self.names.gateway)?;
         Ok(Surroundings {
             kernel: release(),
             underlay_mtu: mtu.unwrap_or(DEFAULT_MTU),
             forward_drops: forward.drops,
             accept_ra: self.advertised()?,
+            uplinks: if has_flow_tables { self.links.uplinks()? } else { BTreeSet::new() },
         })
     }
 

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use super::{netns, record};
+use super::{fault, netns, record};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -44,7 +44,8 @@ pub(super) fn get(name: &str) -> Result<Option<String>> {
 }
 
 pub(super) fn put(name: &str, value: &str) -> Result<()> {
-    path_of(name).and_then(|path| fs::write(path, value)).map_err(parameter("set", name))
+    let written = path_of(name).and_then(|path| fault::at("set parameter").and_then(|()| fs::write(path, value)));
+    written.map_err(parameter("set", name))
 }
 
 fn parameter(verb: &'static str, name: &str) -> impl FnOnce(io::Error) -> Error {

@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 
 use super::attribute::{Writer, attributes, find, ip_of, octets, u16_of};
 use super::generic;
+use super::replies::Readers;
 use super::socket::{Error, Request, Result, Socket};
 use crate::objects::{PrivateKey, PublicKey, WIREGUARD, Wireguard, WireguardPeer};
 use crate::plan::Step;
@@ -274,6 +275,9 @@ fn read_allowed(body: &[u8]) -> Option<IpNetwork> {
     let address: IpAddr = ip_of(find(body, ALLOWED_ADDRESS)?)?;
     IpNetwork::new(address, *find(body, ALLOWED_PREFIX)?.first()?).ok()
 }
+
+/// What reads the kernel's answers here (see `replies`).
+pub(super) const READERS: Readers = &[|body| drop(generic::attributes_of(GET_DEVICE, body).and_then(read_device))];
 
 #[cfg(test)]
 mod tests {

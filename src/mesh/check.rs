@@ -19,6 +19,28 @@ pub struct Check {
     pub fall: u32,
     /// Whether a backend that was never asked is taken to be up.
     pub start_up: bool,
+    pub on_down: OnDown,
+}
+
+/// What becomes of the connections of one that is down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDown {
+    /// They end: a client's next packet is answered by a reset, its next datagram goes to another backend.
+    #[default]
+    Reset,
+    /// They go on for as long as they can, as with one that is drained (keepalived's inhibit_on_failure).
+    Keep,
+}
+
+impl OnDown {
+    pub const ALL: [OnDown; 2] = [OnDown::Reset, OnDown::Keep];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            OnDown::Reset => "reset",
+            OnDown::Keep => "keep",
+        }
+    }
 }
 
 /// What is asked.

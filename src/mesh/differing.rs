@@ -1,15 +1,46 @@
 //! Which services of two meshes differ, at the cost of those that do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Key, Mark, Mesh, Service};
+use super::{Backend, BackendState, Key, Mark, Mesh, Port, Service};
 
 /// Services that are not the same in both, in their order.
 #[derive(Debug, Default)]
 pub struct Differing<'m> {
     pub old: Vec<&'m Arc<Service>>,
     pub new: Vec<&'m Arc<Service>>,
+}
+
+/// What the operator lets a backend do now, which is not what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order<'m> {
+    pub service: &'m str,
+    pub port: &'m Port,
+    pub backend: &'m Backend,
+    pub before: BackendState,
+}
+
+impl<'m> Differing<'m> {
+    /// Of the backends that a port had and has.
+    pub fn orders(&self) -> Vec<Order<'m>> {
+        let ports = |services: &[&'m Arc<Service>]| -> Vec<(&'m str, &'m Port)> {
+            services.iter().flat_map(|service| service.ports.iter().map(|port| (service.name.as_str(), port))).collect()
+        };
+        let past: BTreeMap<Mark, &Port> = ports(&self.old).into_iter().map(|(_, port)| (port.mark(), port)).collect();
+        let mut orders = Vec::new();
+        for (service, port) in ports(&self.new) {
+            let Some(past) = past.get(&port.mark()).filter(|past| past.backends != port.backends) else { continue };
+            let before: BTreeMap<IpAddr, BackendState> =
+                past.backends.iter().map(|backend| (backend.address, backend.state)).collect();
+            orders.extend(port.backends.iter().filter_map(|backend| {
+                let before = *before.get(&backend.address)?;
+                (before != backend.state).then_some(Order { service, port, backend, before })
+            }));
+        }
+        orders
+    }
 }
 
 impl Mesh {
@@ -27,7 +58,8 @@ impl Mesh {
             return None;
         }
         let mut differing = services(&old.services, &self.services);
-        let turned: BTreeSet<Mark> = self.out.symmetric_difference(&old.out).map(|(mark, _): &Key| *mark).collect();
+        let turned = self.out.symmetric_difference(&old.out).chain(self.resting.symmetric_difference(&old.resting));
+        let turned: BTreeSet<Mark> = turned.map(|(mark, _): &Key| *mark).collect();
         if !turned.is_empty() {
             let concerned = |service: &&Arc<Service>| service.ports.iter().any(|port| turned.contains(&port.mark()));
             let known: BTreeSet<*const Service> = differing.new.iter().map(|service| Arc::as_ptr(service)).collect();
@@ -46,7 +78,7 @@ impl Mesh {
         let services: Vec<Arc<Service>> = services.iter().map(|service| Arc::clone(service)).collect();
         let marks: BTreeSet<Mark> =
             services.iter().flat_map(|service| service.ports.iter().map(|port| port.mark())).collect();
-        let out = self.out.iter().filter(|(mark, _)| marks.contains(mark)).copied().collect();
+        let theirs = |keys: &BTreeSet<Key>| keys.iter().filter(|(mark, _)| marks.contains(mark)).copied().collect();
         Mesh {
             node: self.node.clone(),
             address: self.address,
@@ -56,7 +88,8 @@ impl Mesh {
             timeouts: self.timeouts,
             peers: self.peers.clone(),
             services,
-            out,
+            out: theirs(&self.out),
+            resting: theirs(&self.resting),
         }
     }
 }

@@ -94,6 +94,9 @@ impl fmt::Display for Link {
     }
 }
 
+/// The host's end of the link between host and sandbox.
+pub const HOST_END: &str = "mesh_sbox";
+
 /// The overlay's tunnel to the other nodes, in its own namespace.
 pub const TUNNEL: &str = "vxlan0";
 

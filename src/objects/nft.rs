@@ -2,7 +2,7 @@
 //!
 //! The vocabulary is closed: it has what our tables say and no more. Their `Display` is nft(8)'s syntax.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -19,9 +19,14 @@ pub const TUNNEL_CHAIN: &str = "tunnel";
 /// The sandbox's set of ports whose clients get no answer where IPVS has none for them, and the chain that sees to it.
 pub const SILENT: &str = "silent";
 
+/// Our flow table, and the chain that fills it.
+pub const FLOWS: &str = "flows";
+
 /// Our table in one namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
+    /// The links of our flow table, if there is one: what comes in by one of them is looked for there.
+    pub flows: Option<BTreeSet<String>>,
     pub maps: BTreeMap<String, Map>,
     pub sets: BTreeMap<String, Set>,
     pub chains: BTreeMap<String, Chain>,
@@ -172,6 +177,12 @@ pub enum Match {
     },
     /// The packet answers one that went the other way.
     Answer,
+    /// The way back to its sender is the link that it came in by.
+    ReversePath,
+    /// It came in by a link that carries Ethernet's frames.
+    Ethernet,
+    /// It belongs to a connection that both sides have answered.
+    Established,
     /// The packet has a mark: in the sandbox, it is of a published port.
     Marked,
     /// It opens a TCP connection, to one side or to the other: only there a segment's size is agreed on.
@@ -193,6 +204,9 @@ impl fmt::Display for Match {
             Match::NotAmong { key, set } => write!(f, "{key} != @{set}"),
             Match::Vxlan { port, vni } => write!(f, "udp dport {port} @th,96,24 {vni:#x}"),
             Match::Answer => write!(f, "ct direction reply"),
+            Match::ReversePath => write!(f, "fib saddr . iif oif exists"),
+            Match::Ethernet => write!(f, "iiftype ether"),
+            Match::Established => write!(f, "ct state established"),
             Match::Marked => write!(f, "meta mark != 0x00000000"),
             Match::Syn => write!(f, "tcp flags syn"),
         }
@@ -272,6 +286,8 @@ pub enum Action {
     /// Lower the largest TCP segment that the packet asks for to so many bytes, and go on to the next rule. One that is
     /// smaller stays, and so does a packet that asks for none.
     SegmentSize(u16),
+    /// From now on the connection's packets pass by our flow table.
+    Offload,
     /// Seen in the kernel, and nothing that we would write.
     Unknown(String),
 }
@@ -293,6 +309,7 @@ impl fmt::Display for Action {
             Action::Snat(address @ IpAddr::V6(_)) => write!(f, "snat ip6 to {address}"),
             Action::Masquerade => write!(f, "masquerade"),
             Action::SegmentSize(bytes) => write!(f, "tcp option maxseg size set {bytes}"),
+            Action::Offload => write!(f, "flow add @{FLOWS}"),
             Action::Unknown(what) => write!(f, "unknown ({what})"),
         }
     }
@@ -301,7 +318,7 @@ impl fmt::Display for Action {
 /// A chain of someone else's on the host, at the forward hook, that drops what nobody accepts.
 ///
 /// Whatever our table accepts there, a drop elsewhere is final: so this is the one place where meshd puts
-/// rules outside its own tables, two of them, for its bridge only, each with the comment `meshd`.
+/// rules outside its own tables, two of them, for its link to the sandbox only, each with the comment `meshd`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Opening {
     /// `ip`, `ip6` or `inet`, as nft(8) names them.

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use super::Step;
-use crate::objects::{Family, MapValue, Mark, Netns, PortRange, SetElement, VirtualKey};
+use crate::objects::{FLOWS, Family, MapValue, Mark, Netns, PortRange, SetElement, VirtualKey};
 
 #[derive(Clone, Debug, Default)]
 pub struct Blocked {
@@ -35,6 +35,8 @@ impl Blocked {
             Step::EditSets { netns: Netns::Host, edits } if !done => {
                 self.unguarded.extend(edits.iter().flat_map(|edit| &edit.add).filter_map(SetElement::ports));
             }
+            // Without a flow table all is as well guarded.
+            Step::SetChain { name, .. } if name == FLOWS => {}
             Step::AddSet { netns: Netns::Host, .. } | Step::SetChain { netns: Netns::Host, .. } if !done => {
                 self.defenceless = true;
             }

@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::links::Remade;
 use super::{Difference, SetEdit, Step};
-use crate::objects::{Map, MapKind, MapValue, Netns, Objects, PortRange, Protocol, SetElement, Table};
+use crate::objects::{
+    Action, Chain, LinkId, Map, MapKind, MapValue, Netns, Objects, PortRange, Protocol, SetElement, Table,
+};
 
 type Elements = BTreeMap<PortRange, MapValue>;
 
 impl Difference<'_> {
     /// Tables with their maps and chains; ports are published later.
-    pub(super) fn make_tables(&self, steps: &mut Vec<Step>) {
+    pub(super) fn make_tables(&self, remade: &Remade, steps: &mut Vec<Step>) {
         for (netns, wanted) in &self.wanted.tables {
             let netns = *netns;
             let seen = self.table(netns);
@@ -46,12 +49,16 @@ impl Difference<'_> {
             if !edits.is_empty() {
                 steps.push(Step::EditSets { netns, edits });
             }
+            // The kernel takes a link that goes out of the flow table.
+            let lost = |name: &String| remade.contains(&LinkId::new(netns, name.as_str()));
+            let loses = wanted.flows.iter().flatten().any(lost);
+            let refilled = make_flows(netns, seen, wanted, loses, steps);
             for (name, chain) in &wanted.chains {
                 // A chain's hook can't be changed: consecutive steps for one table are one transaction.
                 if chain_of(name).is_some_and(|seen| !seen.same_hook(chain)) {
                     steps.push(Step::DeleteChain { netns, name: name.clone() });
                 }
-                if chain_of(name) != Some(chain) {
+                if chain_of(name) != Some(chain) || refilled.contains(&name.as_str()) {
                     steps.push(Step::SetChain { netns, name: name.clone(), chain: chain.clone() });
                 }
             }
@@ -136,6 +143,9 @@ impl Difference<'_> {
         };
         let chains = seen.chains.keys().filter(|name| !wanted.chains.contains_key(*name));
         steps.extend(chains.map(|name| Step::DeleteChain { netns, name: name.clone() }));
+        if seen.flows.is_some() && wanted.flows.is_none() {
+            steps.push(Step::DeleteFlows { netns });
+        }
         let maps = seen.maps.keys().filter(|name| !wanted.maps.contains_key(*name));
         steps.extend(maps.map(|name| Step::DeleteMap { netns, name: name.clone() }));
         let (mut edits, mut gone) = (Vec::new(), Vec::new());
@@ -156,6 +166,29 @@ impl Difference<'_> {
         }
         steps.extend(gone);
     }
+}
+
+/// A flow table's links cannot all be changed, so one of others is made anew; none that a chain fills can be deleted. The chains
+/// that went for that.
+fn make_flows<'a>(
+    netns: Netns,
+    seen: Option<&'a Table>,
+    wanted: &Table,
+    loses: bool,
+    steps: &mut Vec<Step>,
+) -> Vec<&'a str> {
+    let found = seen.and_then(|table| table.flows.as_ref());
+    let Some(links) = wanted.flows.as_ref().filter(|wanted| loses || found != Some(wanted)) else { return Vec::new() };
+    let mut refilled = Vec::new();
+    if found.is_some() {
+        let fills = |chain: &Chain| chain.rules.iter().any(|rule| rule.action == Action::Offload);
+        let chains = seen.into_iter().flat_map(|table| &table.chains).filter(|(_, chain)| fills(chain));
+        refilled.extend(chains.map(|(name, _)| name.as_str()));
+        steps.extend(refilled.iter().map(|name| Step::DeleteChain { netns, name: (*name).to_owned() }));
+        steps.push(Step::DeleteFlows { netns });
+    }
+    steps.push(Step::AddFlows { netns, links: links.clone() });
+    refilled
 }
 
 /// Take-overs of all ports that are published, for who does not know which were done.

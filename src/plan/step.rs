@@ -1,5 +1,6 @@
 //! The small verbs that a plan is made of.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -124,6 +125,15 @@ pub enum Step {
         netns: Netns,
         edits: Vec<SetEdit>,
     },
+    /// Makes our flow table, of those links, without a flow.
+    AddFlows {
+        netns: Netns,
+        links: BTreeSet<String>,
+    },
+    /// Its flows go the long way again.
+    DeleteFlows {
+        netns: Netns,
+    },
     /// Makes the chain, or replaces all its rules, at once.
     SetChain {
         netns: Netns,
@@ -209,6 +219,7 @@ kinds! {
     "chain" Step::SetChain { .. } | Step::DeleteChain { .. },
     "map" Step::AddMap { .. } | Step::DeleteMap { .. },
     "set" Step::AddSet { .. } | Step::DeleteSet { .. } | Step::EditSets { .. },
+    "flowtable" Step::AddFlows { .. } | Step::DeleteFlows { .. },
     "port" Step::EditMap { .. },
     "forward" Step::OpenForward(_) | Step::CloseForward(_),
     "flow" Step::TakeOver { .. },
@@ -222,6 +233,11 @@ impl fmt::Display for Step {
         match self {
             Step::AddNamespace(netns) => write!(f, "add namespace {netns}"),
             Step::DeleteNamespace(netns) => write!(f, "delete namespace {netns}"),
+            Step::AddFlows { netns, links } => {
+                let links: Vec<&str> = links.iter().map(String::as_str).collect();
+                write!(f, "add flow table in {netns}: {}", links.join(", "))
+            }
+            Step::DeleteFlows { netns } => write!(f, "delete flow table in {netns}"),
             Step::SetSysctl { netns, name, value } => write!(f, "set {name} = {value} in {netns}"),
             Step::RestoreSysctl { name } => write!(f, "restore {name} in host"),
             Step::AddLink { id, link } => write!(f, "add link {id}: {}", link.kind),

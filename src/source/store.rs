@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use tracing::{error, warn};
 
 use super::kept::{Flaw, Kept, decode, encode};
+use crate::kernel::fault;
 use crate::kernel::lock::{self, Lock};
 
 /// Generations are promised to the disk by so many: not every change has to write the number.
@@ -166,7 +167,9 @@ impl Store {
         if !by_new {
             return absent_is_fine(fs::remove_file(&current));
         }
+        fault::at("link state")?;
         absent_is_fine(fs::hard_link(&current, &last))?;
+        fault::at("rename state")?;
         fs::rename(self.file(name, ".json.new"), &current)
     }
 
@@ -289,8 +292,10 @@ pub(super) fn make(path: &Path) -> io::Result<()> {
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fault::at("write state")?;
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
+    fault::at("sync state")?;
     file.sync_all()
 }
 

@@ -87,6 +87,7 @@ fn write_check(check: Option<&mesh::Check>) -> Check {
         rise: Some(check.rise),
         fall: Some(check.fall),
         start: check.start_up.then(|| "up".to_owned()),
+        on_down: (check.on_down != mesh::OnDown::default()).then(|| check.on_down.name().to_owned()),
         port: check.port,
         ..Check::default()
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use meshd::config::Config;
-use meshd::mesh::{Check, DnsProbe, DnsRecord, ExecProbe, HttpProbe, Probe, Tls, UdpProbe};
+use meshd::mesh::{Check, DnsProbe, DnsRecord, ExecProbe, HttpProbe, OnDown, Probe, Tls, UdpProbe};
 
 use super::{INGRESS, check, good};
 
@@ -20,7 +20,7 @@ fn read(checked: &str) -> Option<Check> {
 
 fn usual(probe: Probe) -> Check {
     let (interval, timeout) = (Duration::from_secs(5), Duration::from_secs(2));
-    Check { probe, port: None, interval, timeout, rise: 2, fall: 3, start_up: false }
+    Check { probe, port: None, interval, timeout, rise: 2, fall: 3, start_up: false, on_down: OnDown::Reset }
 }
 
 fn http() -> HttpProbe {
@@ -65,7 +65,7 @@ fn every_type_with_its_defaults_and_with_all_its_keys() {
             usual(Probe::Exec(ExecProbe { command: vec!["/bin/check".into(), "-x".into()], user: "daemon".into() })),
         ),
         (
-            "{ type = 'tcp', port = 81, interval = '500ms', timeout = '100ms', rise = 1, fall = 9, start = 'up' }",
+            "{ type = 'tcp', port = 81, interval = '500ms', timeout = '100ms', rise = 1, fall = 9, start = 'up', on_down = 'keep' }",
             Check {
                 probe: Probe::Tcp,
                 port: Some(81),
@@ -74,6 +74,7 @@ fn every_type_with_its_defaults_and_with_all_its_keys() {
                 rise: 1,
                 fall: 9,
                 start_up: true,
+                on_down: OnDown::Keep,
             },
         ),
         // A timeout that nobody gave is no longer than the interval.
@@ -102,11 +103,11 @@ fn what_is_refused() {
         ),
         (
             "{ type = 'tcp', path = '/' }",
-            "6:32: `path` is no key of a check of type \"tcp\"; its keys: type, interval, timeout, rise, fall, start, port",
+            "6:32: `path` is no key of a check of type \"tcp\"; its keys: type, interval, timeout, rise, fall, start, on_down, port",
         ),
         (
             "{ type = 'http', verify = false }",
-            "6:35: `verify` is no key of a check of type \"http\"; its keys: type, interval, timeout, rise, fall, start, port, path, host, status, body",
+            "6:35: `verify` is no key of a check of type \"http\"; its keys: type, interval, timeout, rise, fall, start, on_down, port, path, host, status, body",
         ),
         (
             "{ type = 'tcp', interval = '5' }",
@@ -126,6 +127,7 @@ fn what_is_refused() {
         ),
         ("{ type = 'tcp', timeout = '6s' }", "6:35: `timeout` is \"6s\", and `interval` 5s; at most that would do"),
         ("{ type = 'tcp', rise = 0 }", "6:32: `rise` is 0; a number from 1 to 1000 would do"),
+        ("{ type = 'tcp', on_down = 'cut' }", "6:35: `on_down` is \"cut\"; \"reset\" or \"keep\" would do"),
         ("{ type = 'tcp', start = 'maybe' }", "6:33: `start` is \"maybe\"; \"down\" or \"up\" would do"),
         ("{ type = 'http', path = 'healthz' }", "6:33: `path` is \"healthz\"; a path such as \"/healthz\" would do"),
         (

@@ -216,7 +216,7 @@ prop_compose! {
         (vni, port, mtu) in (1..=0xff_ffffu32, 1..10_000u16, prop::option::of(1280..=65535u32)),
         // Below all published ports, as the tunnel's is.
         encryption in prop::option::of(1..10_000u16),
-        bridge in "[!-$&-.0-9;-~]{1,12}[a-z]x",
+        bridge in prop::option::of("[!-$&-.0-9;-~]{1,12}[a-z]x"),
         (subnet, subnet6) in (12..=30u8, 64..=126u8),
         open_forward: bool,
         (tcp, tcp_fin, udp) in (1..=2_147_483u32, 1..=2_147_483u32, 1..=2_147_483u32),
@@ -235,6 +235,7 @@ prop_compose! {
                 subnet: format!("172.16.0.0/{subnet}").parse().unwrap(),
                 subnet6: format!("fd01::/{subnet6}").parse().unwrap(),
                 open_forward,
+                flow_table: !open_forward,
             },
             timeouts: Timeouts { tcp, tcp_fin, udp },
             peers: vec![],
@@ -264,9 +265,10 @@ fn print(config: &Config, terse: bool) -> String {
     encryption.for_each(|of| line(format!("encryption = 'wireguard'\nwireguard_port = {}", of.port)));
     ingress.v4.iter().for_each(|v4| line(format!("subnet = '{}'\naddress = '{}'", v4.subnet, v4.address)));
     ingress.v6.iter().for_each(|v6| line(format!("subnet6 = '{}'\naddress6 = '{}'", v6.subnet, v6.address)));
-    line(format!("[gateway]\nbridge = {}", quoted(&gateway.bridge)));
+    line("[gateway]".to_owned());
+    gateway.bridge.iter().for_each(|bridge| line(format!("bridge = {}", quoted(bridge))));
     line(format!("subnet = '{}'\nsubnet6 = '{}'", gateway.subnet, gateway.subnet6));
-    line(format!("open_forward = {}", gateway.open_forward));
+    line(format!("open_forward = {}\nflow_table = {}", gateway.open_forward, gateway.flow_table));
     line(format!("[ipvs]\ntcp = {}\ntcp_fin = {}\nudp = {}", timeouts.tcp, timeouts.tcp_fin, timeouts.udp));
     for service in services {
         let inherited = service.ports.first().filter(|_| terse);

@@ -60,7 +60,7 @@ fn unknown_keys() {
         ),
         (
             "[gateway]\nsubnet4 = 1",
-            "2:1: `subnet4` is no key of [gateway]; did you mean `subnet`? its keys: bridge, subnet, subnet6, open_forward",
+            "2:1: `subnet4` is no key of [gateway]; did you mean `subnet`? its keys: bridge, subnet, subnet6, open_forward, flow_table",
         ),
         (
             "[ipvs]\ntcp_fn = 3",

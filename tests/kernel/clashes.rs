@@ -9,7 +9,9 @@ fn kafka(lab: &Lab) -> Config {
 /// Something is put in the way, meshd refuses, and the thing is taken out of the way again.
 fn clash(lab: &Lab, put: &str, take: &str, words: &[&str]) {
     lab.node.run(put);
-    let said = lab.refuses(&kafka(lab));
+    let config = kafka(lab);
+    let said =
+        lab.refuses(&if put.contains("bridge") { config.set("gateway", "bridge", "'mesh_gwbridge'") } else { config });
     assert!(words.iter().all(|word| said.contains(word)), "{put}: not all of {words:?} in: {said}");
     assert!(!lab.sandbox().exists(), "{put}");
     lab.node.run(take);

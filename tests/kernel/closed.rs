@@ -25,7 +25,7 @@ fn ipv6_is_closed_where_the_mesh_has_none() {
     only_v4_is_open(&lab);
     // Nothing of IPv6 is touched.
     assert_eq!(lab.node.run("sysctl -n net.ipv6.conf.all.forwarding"), before);
-    assert!(!lab.node.run("ip -6 addr show dev mesh_gwbridge").contains("fd6d:"));
+    assert!(!lab.node.run("ip -6 addr show dev mesh_sbox").contains("fd6d:"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -28,14 +28,18 @@ impl Events {
 
     /// The next one of that kind.
     fn next(&mut self, kind: &str) -> Value {
+        // What keeps the connection alive is no event.
+        let (deadline, mut others) = (Instant::now() + Duration::from_secs(60), Vec::new());
         loop {
             let mut line = String::new();
             assert!(self.0.read_line(&mut line).expect("an event") > 0, "the stream ended");
+            assert!(Instant::now() < deadline, "no {kind}, but {others:?}");
             if let Some(data) = line.strip_prefix("data: ") {
                 let event: Value = serde_json::from_str(data).unwrap();
                 if event["event"] == kind {
                     return event;
                 }
+                others.push(event);
             }
         }
     }
@@ -55,6 +59,14 @@ fn what_happens_is_told_as_it_happens() {
     let accepted = events.next("accepted");
     assert_eq!(accepted, json!({ "event": "accepted", "generation": generation, "what": "service web put", "uid": 0 }));
     assert_eq!(events.next("programmed")["generation"], generation);
+
+    // The operator's word for a backend.
+    for (state, from, to) in [("disabled", "enabled", "disabled"), ("enabled", "disabled", "up")] {
+        let backend = "/v1/services/web/backends/10.255.0.9?wait=60";
+        api.good("PATCH", backend, Some(&json!({ "state": state })));
+        let told = events.next("health");
+        assert_eq!([&told["backend"], &told["from"], &told["to"]], [&json!("10.255.0.9"), &json!(from), &json!(to)]);
+    }
 
     // Someone else changes the kernel: it is mended, told and counted.
     let before = lab.metrics();

@@ -14,7 +14,7 @@ fn ports(lab: &Lab, ports: &str, backends: &str) -> Config {
     lab.config().service(&format!("name = 'kafka'\nport = [{ports}]\nbackend = [{backends}]"))
 }
 
-fn first(lab: &Lab) -> Config {
+pub fn first(lab: &Lab) -> Config {
     ports(
         lab,
         "{ published = 20229, target = 9092 }, { published = '9090-9099', protocol = 'udp' }",
@@ -23,7 +23,7 @@ fn first(lab: &Lab) -> Config {
     )
 }
 
-fn second(lab: &Lab) -> Config {
+pub fn second(lab: &Lab) -> Config {
     ports(
         lab,
         "{ published = 20229, target = 9092 }, { published = '9095-9104', protocol = 'udp' }, { published = 20231 }",

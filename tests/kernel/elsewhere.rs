@@ -1,6 +1,6 @@
 //! Backends that are not on the overlay: in another network, and on the node itself.
 
-use crate::lab::{Lab, Sctp, Tcp, Udp};
+use crate::lab::{Lab, Sctp, Tcp, Udp, eventually};
 
 #[test]
 fn a_backend_outside_the_overlay_is_reached_by_masquerade() {
@@ -27,6 +27,36 @@ fn a_backend_outside_the_overlay_is_reached_by_masquerade() {
             let answer = from.ask(protocol, to);
             assert_eq!((answer.backend.as_str(), answer.peer.ip().to_string().as_str()), ("far", seen), "{to}");
         }
+    }
+}
+
+/// Every port that a question may be asked from is published: the answer is the sandbox's all the same.
+#[test]
+fn a_backend_outside_the_overlay_is_asked_whatever_is_published() {
+    let Some(lab) = Lab::new() else { return };
+    let _kafka = lab.kafka(&[Tcp]);
+    let _far = lab.far_backend("far").tcp(9092);
+    let _meshd = lab.start(
+        &lab.config()
+            .service(
+                r#"
+                name = "far"
+                port = [{ published = 20229, target = 9092 }]
+                check = { type = "tcp", interval = "1s", timeout = "1s", rise = 3 }
+                backend = [{ address = "192.168.60.2" }, { address = "fd60::2" }]"#,
+            )
+            .service(
+                r#"
+                name = "kafka"
+                port = [{ published = "32768-60999" }]
+                backend = [{ address = "10.255.0.33", netns = "kafka-1" }, { address = "fd00:255::33", netns = "kafka-1" }]"#,
+            ),
+    );
+    eventually("both are well", || {
+        lab.sandbox().ipvs_weights().iter().filter(|((_, place), _)| place.port() == 9092).count() == 2
+    });
+    for to in ["192.168.50.1:20229", "[fd50::1]:20229"] {
+        assert_eq!(lab.client.ask(Tcp, to).backend, "far");
     }
 }
 

@@ -36,7 +36,7 @@ fn is_reachable(lab: &Lab) {
 }
 
 #[test]
-fn a_policy_of_drop_is_opened_for_the_bridge() {
+fn a_policy_of_drop_is_opened_for_the_link() {
     let Some(lab) = Lab::new() else { return };
     let _backends = lab.kafka(&[Tcp]);
     drop_forwarded(&lab.node);
@@ -46,7 +46,7 @@ fn a_policy_of_drop_is_opened_for_the_bridge() {
     assert_eq!(openings(&lab.node), two_each("FORWARD"));
     let rules = lab.node.run("nft list chain ip filter FORWARD");
     for direction in ["iifname", "oifname"] {
-        let rule = format!("{direction} \"mesh_gwbridge\" accept comment \"meshd\"");
+        let rule = format!("{direction} \"mesh_sbox\" accept comment \"meshd\"");
         assert!(rules.contains(&rule), "{rules}");
     }
 

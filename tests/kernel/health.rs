@@ -92,6 +92,59 @@ fn smoke_who_dies_gets_nobody_and_who_returns_gets_clients() {
     meshd.wait();
 }
 
+/// Where that is wanted, one that does not answer its checks gets nobody new, and keeps those that it has; whoever is meshd.
+#[test]
+fn who_is_with_one_that_is_down_may_stay() {
+    let Some(lab) = Lab::new() else { return };
+    // They are asked at another port than the one that serves.
+    let backends = lab.kafka(&[Tcp]).map(|backend| backend.tcp(9094));
+    let config = checked(&lab, "type = 'tcp', port = 9094, on_down = 'keep'");
+    let meshd = lab.start(&config);
+    assert_eq!(asked(&lab), names(&[1, 2, 3]));
+    let mut held: Vec<_> = (0..6).map(|_| lab.client.connect(Tcp, ADDRESSES[0]).unwrap()).collect();
+    let fell_silent = |backend: &Backend| {
+        backend.run("nft add table inet affliction");
+        backend.run("nft add chain inet affliction input { type filter hook input priority 0 ; }");
+        backend.run("nft add rule inet affliction input tcp dport 9094 reject with tcp reset");
+    };
+    // Of each backend its weight in both families.
+    let are = |expected: [u32; 3]| {
+        let kafkas = lab.sandbox().ipvs_weights().into_iter().filter(|((_, place), _)| place.port() == 9092);
+        let weights: Vec<u32> = kafkas.map(|(_, weight)| weight).collect();
+        weights == [expected, expected].concat()
+    };
+    fell_silent(&backends[0]);
+    eventually("it gets nobody new", || are([0, 1, 1]));
+    assert_eq!(asked(&lab), names(&[2, 3]));
+    let mut who: BTreeSet<String> = BTreeSet::new();
+    let mut all_go_on = || who.extend(held.iter_mut().map(|one| one.ask("still there").unwrap().backend));
+    all_go_on();
+    meshd.kill9();
+    let mut meshd = lab.spawn();
+    meshd.wait_until_ready();
+    assert!(are([0, 1, 1]) && !meshd.log().contains("set backend"), "{}", meshd.log());
+    all_go_on();
+    // Nobody is left: new clients are refused, by the sandbox; a reload does nothing to that.
+    backends[1..].iter().for_each(fell_silent);
+    eventually("nobody is left", || are([0, 0, 0]));
+    lab.client.is_refused(Tcp, ADDRESSES[0]);
+    all_go_on();
+    let mark = meshd.mark();
+    meshd.reload(
+        &config.clone().service("name = 'other'\nport = [{ published = 81 }]\nbackend = [{ address = '10.255.0.99' }]"),
+    );
+    assert!(are([0, 0, 0]) && !meshd.steps_since(mark).iter().any(|step| step.contains("20229")));
+    afflict(&backends[0], None);
+    eventually("one is back", || are([1, 0, 0]));
+    assert_eq!(asked(&lab), names(&[1]));
+    all_go_on();
+    // Its operator wants otherwise now: those who are down are cut.
+    meshd.reload(&checked(&lab, "type = 'tcp', port = 9094"));
+    eventually("they are gone", || there(&lab) == only(&[1]));
+    assert!(held.iter_mut().map(|one| one.ask("cut").is_err()).filter(|cut| *cut).count() == 4);
+    assert_eq!(who, names(&[1, 2, 3]));
+}
+
 /// Reset at once and every time, by the sandbox; and nothing else on the node answers in their place.
 #[test]
 fn when_nobody_is_left_clients_are_refused_at_once_until_one_is_back() {

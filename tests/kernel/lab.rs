@@ -55,7 +55,7 @@ mod stream;
 mod tools;
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -65,8 +65,9 @@ pub use affliction::{HANGS, REFUSES, afflict};
 pub use api::Api;
 pub use backend::Backend;
 pub use config::Config;
-pub use daemon::{Meshd, program};
+pub use daemon::{Meshd, faulty, program};
 pub use kafka::{BACKENDS, BACKENDS4, MARK};
+pub use load::Load;
 pub use meshd::objects::Protocol::{self, Sctp, Tcp, Udp};
 pub use nodes::{Node, Nodes, Underlay};
 pub use place::{Place, batch};
@@ -158,6 +159,11 @@ impl Lab {
     }
 
     /// Where [`start`](Lab::start) writes the configuration.
+    /// A file of the test's own.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
     pub fn config_file(&self) -> PathBuf {
         self.directory.join("meshd.toml")
     }
@@ -173,6 +179,16 @@ impl Lab {
     /// Starts meshd with the configuration that is there, and does not wait.
     pub fn spawn(&self) -> Meshd {
         Meshd::spawn(&self.node, &self.config_file(), &self.directory)
+    }
+
+    /// The same, of the program with faults: `fault` is what will happen, `after` the file that has to be there first, and `points`
+    /// has a line for each place where it may happen.
+    pub fn spawn_faulty(&self, fault: &str, after: Option<&Path>, points: Option<&Path>) -> Meshd {
+        let mut command = daemon::faulty();
+        command.env("MESHD_FAULT", fault);
+        after.map(|file| command.env("MESHD_FAULT_AFTER", file));
+        points.map(|file| command.env("MESHD_FAULT_POINTS", file));
+        Meshd::spawn_as(command, &self.node, &self.config_file(), &self.directory)
     }
 
     pub fn write(&self, config: &Config) {

@@ -1,6 +1,7 @@
 //! What an operator sees: links, addresses, kernel parameters, timeouts, by the usual programs.
 
-use crate::lab::{BACKENDS, Lab, Place, Tcp, batch};
+use crate::lab::{BACKENDS, Lab, Place, Tcp, Udp, batch, eventually, value_of};
+use meshd::kernel::ipvs::{Ipvs, listing};
 use serde_json::Value;
 
 fn link(place: &Place, name: &str) -> Value {
@@ -22,6 +23,80 @@ fn names(place: &Place) -> Vec<String> {
     names
 }
 
+/// Most looks at IPVS only glance at what /proc/net/ip_vs shows: all that is shown counts, and the rest is seen a few looks later.
+#[test]
+fn smoke_a_glance_sees_what_is_shown_and_a_close_look_the_rest() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp, Udp]);
+    let _meshd = lab.start(
+        &lab.config()
+            .service(&format!(
+                "name = 'kafka'\nscheduler = 'wrr'\npersistence = 60\npersistence_mask = 24\npersistence_mask6 = 64\n\
+                 port = [{{ published = 9092 }}, {{ published = '30000-30009', scheduler = 'sh', scheduler_flags = ['sh-port'] }}]{BACKENDS}"
+            ))
+            .service(&format!(
+                "name = 'udp'\none_packet = true\nport = [{{ published = 53, protocol = 'udp', scheduler = 'lblcr' }}]{BACKENDS}"
+            )),
+    );
+    let shown = || {
+        lab.sandbox().within(|| {
+            let services = Ipvs::open().unwrap().services().unwrap();
+            (services.len(), listing::shows(&services).unwrap())
+        })
+    };
+    assert_eq!(shown(), (6, true), "{}", lab.sandbox().run("cat /proc/net/ip_vs"));
+    let known = lab.sandbox().within(|| Ipvs::open().unwrap().services().unwrap());
+    let as_known = || lab.sandbox().within(|| listing::shows(&known).unwrap());
+    lab.sandbox().run("ipvsadm -e -f 74628 -r 10.255.0.33:9092 -m -w 9");
+    assert!(!as_known());
+    eventually("the weight is as it was", as_known);
+    lab.sandbox().run("ipvsadm -e -f 74628 -r 10.255.0.33:9092 -m -w 1 -x 5");
+    assert!(as_known());
+    let thresholds = || lab.sandbox().within(|| Ipvs::open().unwrap().services().unwrap()) == known;
+    assert!(!thresholds());
+    eventually("the threshold is gone", thresholds);
+    assert_eq!(value_of(&lab.metrics(), "meshd_drift_repaired_total{kind=\"backend\"}"), 2.0);
+}
+
+/// With a bridge between host and sandbox, and from there to none: as a mesh of an older meshd, which always made one.
+#[test]
+fn smoke_a_bridge_where_one_is_wanted_and_none_where_not() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp, Udp]);
+    let plain =
+        lab.config().service(&format!("name = 'kafka'\nport = [{{ published = 20229, target = 9092 }}]{BACKENDS}"));
+    let bridged = plain.clone().set("gateway", "bridge", "'mesh_gwbridge'");
+    let meshd = lab.start(&bridged);
+    let node = &lab.node;
+    assert_eq!(names(node), ["lan0", "lo", "mesh_gwbridge", "mesh_sbox"]);
+    assert_eq!(link(node, "mesh_gwbridge")["address"], "02:42:a9:fe:4d:01");
+    assert_eq!(addresses(node, "mesh_gwbridge"), ["169.254.77.1/24", "fd6d:6573:6864::1/64"]);
+    let port = link(node, "mesh_sbox");
+    assert_eq!(port["master"], "mesh_gwbridge");
+    assert_eq!(port["linkinfo"]["info_slave_data"]["isolated"], true);
+    let ways = [(&lab.client, "192.168.50.1:20229"), (&lab.client, "[fd50::1]:20229"), (node, "127.0.0.1:20229")];
+    let mut held = ways.map(|(from, to)| from.connect(Tcp, to).unwrap());
+    held.iter_mut().for_each(|one| drop(one.ask("over the bridge").unwrap()));
+
+    drop(meshd);
+    let meshd = lab.start(&plain);
+    assert_eq!(names(node), ["lan0", "lo", "mesh_sbox"]);
+    assert!(link(node, "mesh_sbox")["master"].is_null());
+    held.iter_mut().for_each(|one| drop(one.ask("without it").unwrap()));
+    ways.iter().for_each(|(from, to)| drop(from.ask(Tcp, to)));
+    drop(meshd);
+    // By whatever name, and back again.
+    let meshd = lab.start(&plain.clone().set("gateway", "bridge", "'other-bridge'"));
+    assert_eq!(link(node, "mesh_sbox")["master"], "other-bridge");
+    held.iter_mut().for_each(|one| drop(one.ask("over another one").unwrap()));
+    ways.iter().for_each(|(from, to)| drop(from.ask(Tcp, to)));
+    drop(meshd);
+    let _meshd = lab.start(&plain);
+    assert_eq!(names(node), ["lan0", "lo", "mesh_sbox"]);
+    held.iter_mut().for_each(|one| drop(one.ask("and without").unwrap()));
+    ways.iter().for_each(|(from, to)| drop(from.ask(Tcp, to)));
+}
+
 #[test]
 fn links_have_swarms_names_and_dockers_macs() {
     let Some(lab) = Lab::new() else { return };
@@ -33,12 +108,9 @@ fn links_have_swarms_names_and_dockers_macs() {
     );
     let (node, sandbox, overlay) = (&lab.node, lab.sandbox(), lab.overlay());
 
-    assert_eq!(names(node), ["lan0", "lo", "mesh_gwbridge", "mesh_sbox"]);
-    assert_eq!(link(node, "mesh_gwbridge")["address"], "02:42:a9:fe:4d:01");
-    assert_eq!(addresses(node, "mesh_gwbridge"), ["169.254.77.1/24", "fd6d:6573:6864::1/64"]);
-    let port = link(node, "mesh_sbox");
-    assert_eq!(port["master"], "mesh_gwbridge");
-    assert_eq!(port["linkinfo"]["info_slave_data"]["isolated"], true);
+    assert_eq!(names(node), ["lan0", "lo", "mesh_sbox"]);
+    assert_eq!(link(node, "mesh_sbox")["address"], "02:42:a9:fe:4d:01");
+    assert_eq!(addresses(node, "mesh_sbox"), ["169.254.77.1/24", "fd6d:6573:6864::1/64"]);
 
     assert_eq!(names(&sandbox), ["eth0", "eth1", "lo"]);
     assert_eq!(link(&sandbox, "eth0")["address"], "02:42:0a:ff:00:03");
@@ -103,7 +175,7 @@ fn kernel_parameters_and_timeouts_are_set_where_they_belong() {
         (&sandbox, "net.ipv6.conf.all.forwarding", "1"),
         (node, "net.ipv4.ip_forward", "1"),
         (node, "net.ipv6.conf.all.forwarding", "1"),
-        (node, "net.ipv4.conf.mesh_gwbridge.route_localnet", "1"),
+        (node, "net.ipv4.conf.mesh_sbox.route_localnet", "1"),
         // On that one bridge only.
         (node, "net.ipv4.conf.all.route_localnet", "0"),
         (node, "net.ipv4.conf.lan0.route_localnet", "0"),

@@ -20,12 +20,12 @@ fn damages_are_repaired() {
     };
 
     node.run("nft delete table inet meshd");
-    node.run("ip addr del 169.254.77.1/24 dev mesh_gwbridge");
-    node.run("ip link set mesh_sbox nomaster");
+    node.run("ip addr del 169.254.77.1/24 dev mesh_sbox");
+    node.run("ip link set mesh_sbox down");
     node.run("ip link set mesh_sbox mtu 1400");
-    node.run("sysctl -q net.ipv4.ip_forward=0 net.ipv4.conf.mesh_gwbridge.route_localnet=0");
+    node.run("sysctl -q net.ipv4.ip_forward=0 net.ipv4.conf.mesh_sbox.route_localnet=0");
     mended("on the node");
-    for parameter in ["net.ipv4.ip_forward", "net.ipv4.conf.mesh_gwbridge.route_localnet"] {
+    for parameter in ["net.ipv4.ip_forward", "net.ipv4.conf.mesh_sbox.route_localnet"] {
         assert_eq!(node.run(&format!("sysctl -n {parameter}")).trim(), "1", "{parameter}");
     }
 
@@ -51,7 +51,7 @@ fn damages_are_repaired() {
     // All of it.
     batch(None, &format!("netns del {}\n", sandbox.name));
     node.run("nft flush ruleset");
-    node.run("ip link del mesh_gwbridge");
+    node.try_run("ip link del mesh_sbox");
     mended("without a sandbox");
     batch(None, &format!("netns del {}\n", overlay.name));
     mended("without an overlay");

@@ -101,7 +101,7 @@ fn checks_are_made_and_changed() {
         &fake,
         "port set kafka tcp/20230 --check none",
         "PATCH /v1/services/kafka/ports/tcp/20230?wait=30 {\"check\":{\"body\":null,\"command\":null,\"expect\":null,\
-         \"fall\":null,\"host\":null,\"interval\":null,\"name\":null,\"path\":null,\"port\":null,\"record\":null,\
+         \"fall\":null,\"host\":null,\"interval\":null,\"name\":null,\"on_down\":null,\"path\":null,\"port\":null,\"record\":null,\
          \"rise\":null,\"send\":null,\"start\":null,\"status\":null,\"timeout\":null,\"type\":\"none\",\"user\":null,\
          \"verify\":null}}",
         port,

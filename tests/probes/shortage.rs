@@ -11,7 +11,7 @@ use meshd::health::probe::Failure;
 use meshd::health::runner::{self, Asked, News};
 use meshd::health::state::Standing;
 use meshd::health::{Key, Target};
-use meshd::mesh::{Check, Mark, Probe, Protocol, UdpProbe};
+use meshd::mesh::{Check, Mark, OnDown, Probe, Protocol, UdpProbe};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time;
@@ -80,7 +80,16 @@ fn asked(
     standing: Standing,
 ) -> (impl Future<Output = ()>, mpsc::UnboundedReceiver<News>) {
     let second = Duration::from_secs(1);
-    let check = Check { probe, port: None, interval: second / 10, timeout: second, rise: 1, fall: 1, start_up: false };
+    let check = Check {
+        probe,
+        port: None,
+        interval: second / 10,
+        timeout: second,
+        rise: 1,
+        fall: 1,
+        start_up: false,
+        on_down: OnDown::Reset,
+    };
     let key: Key = (Mark::new(Protocol::Tcp, 80), to.ip());
     let asked = Asked { target: Target { check: Arc::new(check), to }, incarnation: 1, standing };
     let (wanted, targets) = watch::channel(Arc::new(BTreeMap::from([(key, asked)])));

@@ -11,7 +11,6 @@ use meshd::objects::{NetnsRef, PortRange, Protocol, PublicKey, Scheduler, Schedu
 
 pub const V4_SUBNET: &str = "10.255.0.0/16";
 pub const V6_SUBNET: &str = "fd00:255::/64";
-pub const BRIDGE: &str = "mesh_gwbridge";
 
 /// DESIGN.md's example node, without services.
 pub fn node() -> Mesh {
@@ -29,15 +28,17 @@ pub fn node() -> Mesh {
             mtu: None,
         },
         gateway: Gateway {
-            bridge: BRIDGE.into(),
+            bridge: None,
             subnet: "169.254.77.0/24".parse().unwrap(),
             subnet6: "fdce:77::/64".parse().unwrap(),
             open_forward: true,
+            flow_table: true,
         },
         timeouts: Timeouts::default(),
         peers: Vec::new(),
         services: Vec::new(),
         out: Default::default(),
+        resting: Default::default(),
     }
 }
 

@@ -86,6 +86,36 @@ fn one_change_among_many_is_one_change() {
     assert_eq!(with(&|mesh| mesh.services[7] = Arc::new(mesh.services[7].as_ref().clone())), Some(Vec::new()));
 }
 
+/// Who was there and is, with another word of the operator's.
+#[test]
+fn what_the_operator_orders_is_told() {
+    let mut old = many();
+    let state = |mesh: &mut Mesh, service: usize, backend: usize, state| {
+        Arc::make_mut(&mut mesh.services[service]).ports[0].backends[backend].state = state;
+    };
+    state(&mut old, 3, 0, BackendState::Disabled);
+    let mut new = old.clone();
+    state(&mut new, 3, 0, BackendState::Enabled);
+    state(&mut new, 7, 1, BackendState::Drain);
+    Arc::make_mut(&mut new.services[8]).ports[0].backends[1].weight = 9;
+    let mut disabled = backend("10.255.0.35");
+    disabled.state = BackendState::Disabled;
+    Arc::make_mut(&mut new.services[8]).ports[0].backends.push(disabled);
+    let orders = |old: &Mesh, new: &Mesh| -> Vec<String> {
+        let differing = new.differing(old).unwrap();
+        let line = |order: &meshd::mesh::Order<'_>| {
+            let (before, now) = (order.before.name(), order.backend.state.name());
+            format!("{} {} {before} {now}", order.service, order.backend.address)
+        };
+        differing.orders().iter().map(line).collect()
+    };
+    let name = |number: usize| old.services[number].name.clone();
+    let expected =
+        [format!("{} 10.255.0.33 disabled enabled", name(3)), format!("{} 10.255.0.34 enabled drain", name(7))];
+    assert_eq!(orders(&old, &new), expected);
+    assert!(orders(&new, &new.clone()).is_empty());
+}
+
 #[test]
 fn services_come_and_go() {
     let old = many();

@@ -37,6 +37,7 @@ fn host() -> Surroundings {
     Surroundings {
         forward_drops: [forward("ip"), forward("ip6")].into(),
         accept_ra: ["uplink0".to_owned()].into(),
+        uplinks: ["docker0".to_owned(), "uplink0".to_owned()].into(),
         ..Surroundings::default()
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use meshd::dataplane;
-use meshd::mesh::{Check, Mesh, Probe};
+use meshd::mesh::{Check, Mesh, OnDown, Port, Probe, Scheduler};
 use meshd::objects::{Mark, Netns, Objects, Surroundings};
 use meshd::plan::diff;
 use proptest::prelude::*;
@@ -29,6 +30,12 @@ fn without(mut mesh: Mesh, out: &[&str]) -> Mesh {
     mesh
 }
 
+fn check() -> Check {
+    let (interval, timeout) = (Duration::from_secs(1), Duration::from_secs(1));
+    let on_down = OnDown::Reset;
+    Check { probe: Probe::Tcp, port: None, interval, timeout, rise: 1, fall: 1, start_up: false, on_down }
+}
+
 fn steps(from: &Mesh, to: &Mesh) -> Vec<String> {
     diff(&lower(from), &lower(to)).steps.iter().map(ToString::to_string).collect()
 }
@@ -38,6 +45,36 @@ fn one_that_is_down_is_deleted_and_nothing_else_is_done() {
     let down = without(kafka(), &["10.255.0.33"]);
     assert_eq!(steps(&kafka(), &down), ["delete backend 10.255.0.33:9092 from tcp 20229 ipv4 (mark 0x14f05)"]);
     assert_eq!(steps(&down, &kafka()), ["add backend 10.255.0.33:9092 weight 1 to tcp 20229 ipv4 (mark 0x14f05)"]);
+}
+
+#[test]
+fn one_that_is_down_and_keeps_its_clients_has_weight_0() {
+    let mut resting = without(kafka(), &["10.255.0.33"]);
+    resting.resting = std::mem::take(&mut resting.out);
+    assert_eq!(steps(&kafka(), &resting), ["set backend 10.255.0.33:9092 weight 0 of tcp 20229 ipv4 (mark 0x14f05)"]);
+    // Where there is nobody else new clients are refused by the sandbox, and those that it has stay.
+    let mut alone = without(kafka(), &["10.255.0.34", "fd00:255::33"]);
+    alone.resting = resting.resting.clone();
+    let steps = steps(&resting, &alone);
+    assert!(steps.contains(&"map marks in sandbox: remove tcp 20229".to_owned()), "{steps:?}");
+    assert!(!steps.iter().any(|step| step.contains("10.255.0.33") || step.contains("service tcp 20229 ipv4")));
+}
+
+/// What backends answer to a check is led nowhere: the port that it was asked from may be a published one.
+#[test]
+fn who_is_asked_by_the_gateway_answers_the_sandbox() {
+    let mut mesh = kafka();
+    let answers = |mesh: &Mesh| {
+        let chain = &lower(mesh).tables[&Netns::Sandbox].chains["prerouting"];
+        chain.rules.iter().any(|rule| rule.to_string() == "ct direction reply accept")
+    };
+    let port = |mesh: &mut Mesh, change: &dyn Fn(&mut Port)| change(&mut Arc::make_mut(&mut mesh.services[0]).ports[0]);
+    port(&mut mesh, &|port| port.check = Some(check()));
+    assert!(!answers(&mesh), "they are on the overlay");
+    port(&mut mesh, &|port| port.backends[0].address = [192, 168, 60, 2].into());
+    assert!(answers(&mesh));
+    port(&mut mesh, &|port| port.check = None);
+    assert!(!answers(&mesh), "nobody is asked");
 }
 
 /// The mark goes before the service, and comes after it; the port stays published.
@@ -70,7 +107,7 @@ fn when_nobody_is_left_the_sandbox_answers() {
 /// there is none.
 #[test]
 fn where_clients_are_hashed_nobody_is_sent_to_one_that_rests() {
-    use meshd::mesh::{BackendState, Scheduler};
+    use meshd::mesh::BackendState;
     for (scheduler, there, fallback) in [
         (Scheduler::RoundRobin, 2, false),
         (Scheduler::SourceHash, 2, true),
@@ -90,10 +127,7 @@ fn where_clients_are_hashed_nobody_is_sent_to_one_that_rests() {
 /// Whom to ask, and where.
 #[test]
 fn every_backend_that_may_serve_is_asked_where_it_serves_or_where_it_is_said() {
-    let second = std::time::Duration::from_secs(1);
-    let check =
-        Check { probe: Probe::Tcp, port: None, interval: second, timeout: second, rise: 1, fall: 1, start_up: false };
-    let mut mesh = kafka();
+    let (check, mut mesh) = (check(), kafka());
     assert_eq!(meshd::health::targets(&mesh), []);
     Arc::make_mut(&mut mesh.services[0]).ports[0].check = Some(check.clone());
     let asked = |mesh: &Mesh| {
@@ -120,7 +154,17 @@ proptest! {
             };
             objects.services.iter().flat_map(of).collect()
         };
-        prop_assert_eq!(destinations(&some), destinations(&all).difference(&mesh.out).copied().collect());
+        let there = destinations(&some);
+        prop_assert!(there.is_subset(&destinations(&all)) && there.is_disjoint(&mesh.out));
+        // Who rests is there, without a weight; but not to the scheduler dh, see above.
+        let hashed = |mark: &Mark| mesh.ports().any(|port| port.mark() == *mark && port.scheduling.scheduler == Scheduler::DestinationHash);
+        let gone: BTreeSet<_> = destinations(&all).difference(&there).copied().collect();
+        prop_assert!(gone.iter().all(|key| mesh.out.contains(key) || mesh.resting.contains(key) && hashed(&key.0)), "{gone:?}");
+        for (key, service) in &some.services {
+            for (place, destination) in &service.destinations {
+                prop_assert!(destination.weight == 0 || !mesh.resting.contains(&(key.mark, place.address)));
+            }
+        }
         // No service is without a backend, and what is published is what the operator wants published.
         prop_assert!(some.services.values().all(|service| !service.destinations.is_empty()));
         prop_assert_eq!(&some.tables[&Netns::Host], &all.tables[&Netns::Host]);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use meshd::dataplane;
 use meshd::kernel::fake;
-use meshd::mesh::{Access, Backend, ClientAddress, Mesh, Mode, NetnsRef, Peer, Port, Scheduling, Thresholds};
+use meshd::mesh::{Access, Backend, ClientAddress, Mark, Mesh, Mode, NetnsRef, Peer, Port, Scheduling, Thresholds};
 use meshd::objects::{
     Family, Link, LinkId, LinkKind, Mac, MapKind, Netns, Objects, PortRange, Protocol, PublicKey, Returns, Scheduler,
     SchedulerFlags, SetElement, SetKind, Surroundings,
@@ -155,7 +155,7 @@ fn edited(mut mesh: Mesh, edit: Edit) -> Mesh {
             }
         }
         Edit::GatewaySubnet(third) => mesh.gateway.subnet = format!("169.254.{third}.0/24").parse().unwrap(),
-        Edit::Bridge(other) => mesh.gateway.bridge = if other { "br-other" } else { "mesh_gwbridge" }.into(),
+        Edit::Bridge(other) => mesh.gateway.bridge = other.then(|| "br-other".to_owned()),
         Edit::Tunnel(vni) => mesh.ingress.vni = vni,
         Edit::Mtu(mtu) => mesh.ingress.mtu = mtu,
         Edit::Peers(peers) => mesh.peers = peers,
@@ -230,18 +230,16 @@ pub fn related() -> impl Strategy<Value = Related> {
     })
 }
 
-/// The same mesh, of whose backends some cannot serve now: about half of them, or none.
+/// The same mesh, of whose backends some cannot serve now, or rest: about half of them, or none.
 pub fn unwell(mut mesh: Mesh, dice: u8) -> Mesh {
     let all = mesh.ports().flat_map(|port| port.backends.iter().map(|backend| (port.mark(), backend.address)));
     let last = |address: &IpAddr| match address {
         IpAddr::V4(v4) => v4.octets()[3],
         IpAddr::V6(v6) => v6.octets()[15],
     };
-    mesh.out = all
-        .filter(|(mark, address)| {
-            dice > 0 && (mark.0 as u8 ^ last(address)).wrapping_mul(dice | 1).count_ones() % 2 == 0
-        })
-        .collect();
+    let thrown = |(mark, address): &(Mark, IpAddr)| (mark.0 as u8 ^ last(address)).wrapping_mul(dice | 1).count_ones();
+    let unwell = all.filter(|key| dice > 0 && thrown(key) % 2 == 0);
+    (mesh.out, mesh.resting) = unwell.partition(|key| thrown(key) % 4 == 0);
     mesh
 }
 

@@ -116,10 +116,7 @@ fn the_tunnel_hears_peers_only() {
     let rules: Vec<String> = table.chains["tunnel"].rules.iter().map(ToString::to_string).collect();
     assert_eq!(
         rules,
-        [
-            "udp dport 4789 @th,96,24 0xfed ip saddr != @peers4 counter drop",
-            "udp dport 4789 @th,96,24 0xfed ip6 saddr != @peers6 counter drop",
-        ]
+        ["ip saddr @peers4 accept", "ip6 saddr @peers6 accept", "udp dport 4789 @th,96,24 0xfed counter drop",]
     );
     let peers: Vec<String> = table.sets["peers4"].elements.iter().map(ToString::to_string).collect();
     assert_eq!(peers, ["192.168.50.2"]);

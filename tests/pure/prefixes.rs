@@ -109,7 +109,7 @@ fn check_sound(objects: &Objects, so_far: &[Step], wanted: &Objects, unwell: &[P
 
 /// Ports that have someone who cannot serve or gets no new clients, before or after.
 fn unwell(related: &Related) -> Vec<PortRange> {
-    let out = |mesh: &Mesh, port: &Port| mesh.out.iter().any(|(mark, _)| *mark == port.mark());
+    let out = |mesh: &Mesh, port: &Port| mesh.out.iter().chain(&mesh.resting).any(|(mark, _)| *mark == port.mark());
     let rests = |port: &Port| port.backends.iter().any(|backend| backend.programmed_weight() == Some(0));
     let meshes = [&related.a, &related.b].into_iter().flatten();
     let some = meshes.flat_map(|mesh| mesh.ports().filter(move |port| out(mesh, port) || rests(port)));
@@ -128,7 +128,10 @@ fn served(mesh: &Option<Mesh>) -> BTreeSet<(Protocol, u16, Family)> {
         };
         let here = |backend: &&Backend| port.mode == Mode::Ingress || backend.node.is_none();
         let working = |backend: &&Backend| backend.weight > 0 && backend.state == BackendState::Enabled;
-        let well = |backend: &&Backend| mesh.iter().all(|mesh| !mesh.out.contains(&(port.mark(), backend.address)));
+        let well = |backend: &&Backend| {
+            let key = (port.mark(), backend.address);
+            mesh.iter().all(|mesh| !mesh.out.contains(&key) && !mesh.resting.contains(&key))
+        };
         for backend in port.backends.iter().filter(here).filter(working).filter(well) {
             let family = Family::of(&backend.address);
             if ![Origin::Outside, Origin::Node].into_iter().all(|origin| open(family, origin)) {
@@ -244,8 +247,7 @@ proptest! {
 
 /// Whether a step is about one of our own things, by its name; not by where the name came from.
 fn is_ours(step: &Step, related: &Related) -> bool {
-    let bridges: Vec<&str> =
-        [&related.a, &related.b].into_iter().flatten().map(|mesh| mesh.gateway.bridge.as_str()).collect();
+    let bridges: Vec<&str> = [&related.a, &related.b].into_iter().flatten().map(|mesh| mesh.gateway.link()).collect();
     let link =
         |id: &LinkId| id.netns != Netns::Host || id.name.starts_with("mesh") || bridges.contains(&id.name.as_str());
     let ours = |mark: Mark| mark.meaning().is_some();

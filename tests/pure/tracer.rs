@@ -140,7 +140,7 @@ impl<'a> Tracer<'a> {
     pub fn trace(&self, packet: Packet) -> Story {
         let (hook, interface_in) = match packet.origin {
             Origin::Outside => (Hook::Prerouting, Some(UPLINK)),
-            Origin::Sandbox => (Hook::Prerouting, self.gateway_bridge()),
+            Origin::Sandbox => (Hook::Prerouting, self.gateway_link()),
             Origin::Node => (Hook::Output, None),
         };
         let view = View::entering(packet, Netns::Host, interface_in);
@@ -170,13 +170,13 @@ impl<'a> Tracer<'a> {
         if packet.origin == Origin::Outside {
             self.forwards(Netns::Host, family)?;
         }
-        let (bridge, address) =
+        let (link, address) =
             self.neighbour(Netns::Host, view.destination).ok_or("the host has no way to the sandbox")?;
         if packet.destination.is_loopback() {
-            let name = format!("net/ipv4/conf/{}/route_localnet", bridge.name);
+            let name = format!("net/ipv4/conf/{}/route_localnet", link.name);
             self.sysctl(Netns::Host, &name, "1")?;
         }
-        view.interface_out = Some(&bridge.name);
+        view.interface_out = Some(&link.name);
         view.source = match self.rules(Hook::Postrouting, &view) {
             Outcome::Masquerade => address,
             _ => view.source,
@@ -184,8 +184,11 @@ impl<'a> Tracer<'a> {
         if view.source.is_loopback() {
             return Err("to 127.0.0.1 there is no way back".into());
         }
-        let gate = self.ports_of(bridge).find(|peer| self.holds(peer, view.destination));
-        let gate = gate.ok_or_else(|| format!("nobody at {bridge} has {}", view.destination))?;
+        // By a bridge, or straight to the other end.
+        let alone = self.up(link).is_some_and(|link| link.master.is_none());
+        let straight = alone.then(|| self.peer(link)).flatten();
+        let gate = self.ports_of(link).chain(straight).find(|peer| self.holds(peer, view.destination));
+        let gate = gate.ok_or_else(|| format!("nobody at {link} has {}", view.destination))?;
         view = View { netns: Netns::Sandbox, interface_in: Some(&gate.name), interface_out: None, ..view };
         self.balance(view)
     }
@@ -226,7 +229,10 @@ impl<'a> Tracer<'a> {
             _ => {}
         }
         let other_end = self.peer(leg).ok_or_else(|| format!("{leg} leads nowhere"))?;
-        let bridge = self.bridge_of(other_end).ok_or_else(|| format!("{other_end} has no bridge"))?;
+        let alone = || {
+            self.up(other_end).filter(|link| link.master.is_none() && other_end.netns == Netns::Host).map(|_| other_end)
+        };
+        let bridge = self.bridge_of(other_end).or_else(alone).ok_or_else(|| format!("{other_end} has no bridge"))?;
         if bridge.netns == Netns::Overlay {
             return Ok(view.source);
         }
@@ -313,7 +319,7 @@ impl<'a> Tracer<'a> {
             Match::DestinationIn(network) => network.contains(view.destination),
             Match::SourceIn(network) => network.contains(view.source),
             // Only questions are traced.
-            Match::Vxlan { .. } | Match::Answer => false,
+            Match::Vxlan { .. } | Match::Answer | Match::Established | Match::ReversePath | Match::Ethernet => false,
             Match::Syn => view.protocol == Protocol::Tcp,
             Match::Among { key, set } => self.is_among(*key, set, view),
             Match::NotAmong { key, set } => self.has(*key, view) && !self.is_among(*key, set, view),
@@ -429,9 +435,11 @@ impl<'a> Tracer<'a> {
             .filter_map(|port| self.peer(port))
     }
 
-    /// The bridge by which the sandbox's packets come to the host.
-    fn gateway_bridge(&self) -> Option<&'a str> {
-        let ends = self.objects.links.keys().filter(|id| id.netns == Netns::Host && self.peer(id).is_some());
-        ends.into_iter().find_map(|end| self.bridge_of(end)).map(|bridge| bridge.name.as_str())
+    /// The link by which the sandbox's packets come to the host.
+    fn gateway_link(&self) -> Option<&'a str> {
+        let mut ends = self.objects.links.keys().filter(|id| id.netns == Netns::Host && self.peer(id).is_some());
+        let end = ends.next()?;
+        let alone = || self.up(end).filter(|link| link.master.is_none()).map(|_| end);
+        self.bridge_of(end).or_else(alone).map(|link| link.name.as_str())
     }
 }

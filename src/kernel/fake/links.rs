@@ -67,6 +67,9 @@ pub(super) fn delete(objects: &mut Objects, id: &LinkId) {
             (port.master, port.isolated) = (None, false);
         }
     }
+    if let Some(flows) = objects.tables.get_mut(&id.netns).and_then(|table| table.flows.as_mut()) {
+        flows.remove(&id.name);
+    }
     if *id == LinkId::new(Netns::Overlay, OVERLAY_BRIDGE) {
         // As observing shows a leg that is half broken.
         objects.legs.values_mut().for_each(|leg| leg.mtu = 0);

@@ -57,12 +57,24 @@ pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
             }
             table.sets = sets;
         }
+        Step::AddFlows { netns, links } => {
+            let table = table(objects, netns)?;
+            require(table.flows.is_none(), || "the flow table exists".to_owned())?;
+            table.flows = Some(links);
+        }
+        Step::DeleteFlows { netns } => {
+            let table = table(objects, netns)?;
+            let used = table.chains.values().any(fills);
+            require(!used, || "the flow table is in use".to_owned())?;
+            table.flows = None;
+        }
         Step::SetChain { netns, name, chain } => {
             let table = table(objects, netns)?;
             let missing = looks_up(&chain).find(|map| !table.maps.contains_key(*map));
             require(missing.is_none(), || format!("chain {name} looks up a map that is not there: {missing:?}"))?;
             let missing = asks(&chain).find(|set| !table.sets.contains_key(*set));
             require(missing.is_none(), || format!("chain {name} asks a set that is not there: {missing:?}"))?;
+            require(table.flows.is_some() || !fills(&chain), || format!("chain {name} fills no flow table"))?;
             let fits = table.chains.get(&name).is_none_or(|seen| seen.same_hook(&chain));
             require(fits, || format!("chain {name} exists, with another hook"))?;
             table.chains.insert(name, chain);
@@ -83,6 +95,10 @@ pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
 
 fn table(objects: &mut Objects, netns: Netns) -> Result<&mut Table, Refusal> {
     objects.tables.get_mut(&netns).ok_or_else(|| Refusal(format!("there is no table in {netns}")))
+}
+
+fn fills(chain: &Chain) -> bool {
+    chain.rules.iter().any(|rule| rule.action == Action::Offload)
 }
 
 fn asks(chain: &Chain) -> impl Iterator<Item = &String> {

@@ -163,7 +163,11 @@ pub(super) fn way_to(socket: &mut Socket, address: IpAddr) -> Result<Option<(u32
         Err(error) if error.is(Errno::ENETUNREACH) || error.is(Errno::EHOSTUNREACH) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let answer = RouteMessage::parse(&reply.body[..]).map_err(|_| Error::Malformed("a route"))?;
+    read_way_to(&reply.body)
+}
+
+fn read_way_to(body: &[u8]) -> Result<Option<(u32, Option<u32>)>> {
+    let answer = RouteMessage::parse(body).map_err(|_| Error::Malformed("a route"))?;
     let index = answer.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,
@@ -221,6 +225,15 @@ fn read_route(body: &[u8]) -> Option<Way> {
     }
     let destination = IpNetwork::new(destination, header.destination_prefix_length).ok()?;
     Some(Way { index, destination, gateway, protocol: header.protocol })
+}
+
+/// For `replies`.
+pub(super) fn read_any(body: &[u8]) {
+    let _ = read_address(body);
+}
+
+pub(super) fn read_any_route(body: &[u8]) {
+    let _ = (read_route(body), read_way_to(body));
 }
 
 fn ip_of(address: &RouteAddress) -> Option<IpAddr> {

@@ -28,8 +28,8 @@ impl Links {
         Ok(found.is_some_and(|found| !is_ours(Netns::Host, &found)))
     }
 
-    /// The destinations of the host's main table and the link of each (empty: several). Not the default
-    /// routes, which lead everywhere, and not IPv6's link-local ones, which every link has.
+    /// The destinations of the host's main table and the link of each (empty: several), but for links of ours. Not the
+    /// default routes, which lead everywhere, and not IPv6's link-local ones, which every link has.
     pub fn host_routes(&mut self) -> Result<Vec<(IpNetwork, String)>> {
         let socket = self.socket(Netns::Host)?;
         let routes = address::routes(socket).map_err(because("list routes of", Netns::Host))?;
@@ -39,13 +39,28 @@ impl Links {
         let link_local = |ip: IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
         let telling =
             routes.into_iter().filter(|way| way.destination.prefix() > 0 && !link_local(way.destination.ip()));
-        Ok(telling.map(|way| (way.destination, name(way.index).unwrap_or_default())).collect())
+        let ours = |index: Option<u32>| links.iter().any(|link| Some(link.index) == index && link.is_tagged());
+        let theirs = telling.filter(|way| !ours(way.index));
+        Ok(theirs.map(|way| (way.destination, name(way.index).unwrap_or_default())).collect())
     }
 
     /// The host's addresses, with their prefix lengths.
     pub fn host_addresses(&mut self) -> Result<BTreeSet<IpNetwork>> {
         let all = address::all(self.socket(Netns::Host)?).map_err(because("list addresses of", Netns::Host))?;
         Ok(all.into_iter().map(|held| held.ip).collect())
+    }
+
+    /// The host's links that are up and have addresses that are good beyond them, but for the loopback, ours, and those that carry no
+    /// frames: clients come in by them. Not a bridge's ports: it is the bridge that has the address.
+    pub fn uplinks(&mut self) -> Result<BTreeSet<String>> {
+        let socket = self.socket(Netns::Host)?;
+        let links = message::all(socket).map_err(because("list links of", Netns::Host))?;
+        let held = address::all(socket).map_err(because("list addresses of", Netns::Host))?;
+        let local = |ip: IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let held: BTreeSet<u32> = held.iter().filter(|held| !local(held.ip.ip())).map(|held| held.index).collect();
+        let good = |link: &message::Found| link.ethernet && link.up && link.master.is_none() && !link.is_tagged();
+        let theirs = links.into_iter().filter(good);
+        Ok(theirs.filter(|link| held.contains(&link.index)).map(|link| link.name).collect())
     }
 
     /// Bytes that the path to that address carries, as far as the host knows; `None` where no route leads there.

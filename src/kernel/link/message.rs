@@ -6,7 +6,7 @@ use netlink_packet_core::{Emitable, NlasIterator, Parseable, ParseableParametriz
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVxlan, LinkAttribute, LinkExtentMask,
-    LinkFlags, LinkHeader, LinkInfo, LinkMessage,
+    LinkFlags, LinkHeader, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use nix::errno::Errno;
@@ -33,6 +33,8 @@ pub(super) struct Found {
     pub mac: Mac,
     pub mtu: u32,
     pub up: bool,
+    /// Carries Ethernet's frames.
+    pub ethernet: bool,
     /// `None` for hardware and the loopback.
     pub kind: Option<InfoKind>,
     pub vxlan: Vec<InfoVxlan>,
@@ -59,6 +61,7 @@ impl Found {
             mac: Mac([0; 6]),
             mtu: 0,
             up: header.flags.contains(LinkFlags::Up),
+            ethernet: header.link_layer_type == LinkLayerType::Ether,
             kind: None,
             vxlan: Vec::new(),
             other_end: None,
@@ -208,11 +211,20 @@ pub(super) fn number_of(socket: &mut Socket, netns: RawFd) -> Result<Option<i32>
     question.header.family = AddressFamily::Unspec;
     question.attributes.push(NsidAttribute::Fd(netns as u32));
     let reply = socket.get(request(RTM_GETNSID, 0, &question))?;
-    let answer = NsidMessage::parse(&reply.body[..]).map_err(|_| Error::Malformed("a namespace's number"))?;
+    read_number(&reply.body)
+}
+
+fn read_number(body: &[u8]) -> Result<Option<i32>> {
+    let answer = NsidMessage::parse(body).map_err(|_| Error::Malformed("a namespace's number"))?;
     Ok(answer.attributes.iter().find_map(|attribute| match attribute {
         NsidAttribute::Id(id) if *id >= 0 => Some(*id),
         _ => None,
     }))
+}
+
+/// For `replies`.
+pub(super) fn read_any(body: &[u8]) {
+    let _ = (Found::parse(body), read_number(body));
 }
 
 #[cfg(test)]

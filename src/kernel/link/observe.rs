@@ -7,7 +7,7 @@ use netlink_packet_route::link::InfoKind;
 use netlink_packet_route::route::RouteProtocol;
 
 use super::message::Found;
-use super::{Links, PREFIX, Result, address, because, leg, message, remote};
+use super::{Links, Result, address, because, leg, message, remote};
 use crate::objects::{Address, Leg, Link, LinkId, LinkKind, Mac, Netns, NetnsRef, Route, TUNNEL};
 
 /// A kind that equals none that is wanted: such a link is to be made anew.
@@ -31,11 +31,11 @@ pub struct Seen {
 impl Links {
     /// All that is ours in the namespaces entered. A leg is looked for in the namespace that `backends` has
     /// for its MAC.
-    pub fn observe(&mut self, bridge: &str, backends: &BTreeMap<Mac, NetnsRef>) -> Result<Seen> {
+    pub fn observe(&mut self, backends: &BTreeMap<Mac, NetnsRef>) -> Result<Seen> {
         let mut seen = Seen::default();
         for netns in self.spaces.keys().copied().collect::<Vec<_>>() {
             let all = message::all(self.socket(netns)?).map_err(because("list links of", netns))?;
-            let ours: Vec<&Found> = all.iter().filter(|found| is_part(netns, found, bridge)).collect();
+            let ours: Vec<&Found> = all.iter().filter(|found| is_part(netns, found)).collect();
             let name = |index: u32| all.iter().find(|found| found.index == index).map(|found| found.name.clone());
             for found in &ours {
                 let link = Link {
@@ -95,9 +95,10 @@ fn is_attached(found: &Found) -> bool {
 }
 
 /// Whether the link stands among `Objects::links` of that namespace.
-fn is_part(netns: Netns, found: &Found, bridge: &str) -> bool {
+fn is_part(netns: Netns, found: &Found) -> bool {
     match netns {
-        Netns::Host => found.is_tagged() && (found.name.starts_with(PREFIX) || found.name == bridge),
+        // Whatever its name: an older configuration may have called its bridge otherwise.
+        Netns::Host => found.is_tagged(),
         // Hardware that was put there, and the loopback, have no kind and cannot be deleted.
         Netns::Sandbox | Netns::Overlay => {
             let is_leg = netns == Netns::Overlay && (leg::mac_of_port(&found.name).is_some() || is_attached(found));

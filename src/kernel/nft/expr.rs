@@ -23,6 +23,7 @@ pub const META_L4PROTO: u32 = 16;
 
 pub const META_IIFTYPE: u32 = 8;
 
+pub const CT_STATE: u32 = 0;
 pub const CT_DIRECTION: u32 = 1;
 pub const CT_MARK: u32 = 3;
 
@@ -42,6 +43,9 @@ const SEGMENT_SIZE_LENGTH: u32 = 2;
 
 const FIB_SADDR: u32 = 1;
 const FIB_DADDR: u32 = 2;
+const FIB_IIF: u32 = 8;
+const FIB_PRESENT: u32 = 32;
+const FIB_OIF: u32 = 1;
 const FIB_ADDRTYPE: u32 = 3;
 
 const EXPR_NAME: u16 = 1;
@@ -89,6 +93,10 @@ pub enum Expr {
         source: bool,
         to: u32,
     },
+    /// Whether the source is reached by the link that the packet came in by.
+    ReversePath {
+        to: u32,
+    },
     Lookup {
         map: String,
         from: u32,
@@ -117,6 +125,10 @@ pub enum Expr {
     SetSegmentSize {
         from: u32,
     },
+    /// The packet's connection goes into that flow table.
+    FlowAdd {
+        table: String,
+    },
     Verdict(i32),
     /// Something that our rules do not have, by its name.
     Other(String),
@@ -138,7 +150,7 @@ impl Expr {
             Expr::Payload { .. } => "payload",
             Expr::Mask { .. } => "bitwise",
             Expr::Compare { .. } => "cmp",
-            Expr::AddressType { .. } => "fib",
+            Expr::AddressType { .. } | Expr::ReversePath { .. } => "fib",
             Expr::Lookup { .. } | Expr::Member { .. } => "lookup",
             Expr::Nat { .. } => "nat",
             Expr::Masquerade => "masq",
@@ -146,6 +158,7 @@ impl Expr {
             Expr::Counter => "counter",
             Expr::Load { .. } | Expr::Verdict(_) => "immediate",
             Expr::SetSegmentSize { .. } => "exthdr",
+            Expr::FlowAdd { .. } => "flow_offload",
             Expr::Other(name) => name,
         }
     }
@@ -192,6 +205,11 @@ impl Expr {
                 data.be32(2, FIB_ADDRTYPE);
                 data.be32(3, if *source { FIB_SADDR } else { FIB_DADDR });
             }
+            Expr::ReversePath { to } => {
+                data.be32(1, *to);
+                data.be32(2, FIB_OIF);
+                data.be32(3, FIB_SADDR | FIB_IIF | FIB_PRESENT);
+            }
             Expr::Lookup { map, from, to } => {
                 data.string(1, map);
                 data.be32(2, *from);
@@ -218,6 +236,7 @@ impl Expr {
                 data.be32(6, TCP_OPTION);
                 data.be32(7, *from);
             }
+            Expr::FlowAdd { table } => data.string(1, table),
             Expr::Verdict(code) => {
                 data.be32(1, REG_VERDICT);
                 data.nested(2, |inner| inner.nested(DATA_VERDICT, |verdict| verdict.be32(VERDICT_CODE, *code as u32)));
@@ -237,7 +256,9 @@ impl Expr {
         let counter =
             |element| find(element, EXPR_NAME).and_then(string_of).filter(|name| name == "counter").and(Some(element));
         let packets = |element| find(find(element, EXPR_DATA)?, PACKETS).and_then(be64_of);
-        attributes(list).filter_map(|(_, element)| packets(counter(element)?)).sum()
+        let counts = attributes(list).filter_map(|(_, element)| packets(counter(element)?));
+        // Two counters may say together what no number can.
+        counts.fold(0, u64::saturating_add)
     }
 
     fn read(element: &[u8]) -> Expr {
@@ -277,6 +298,9 @@ impl Expr {
                 };
                 Some(Expr::Compare { register: number(1)?, equal, value: value(3)? })
             }
+            "fib" if number(2)? == FIB_OIF => {
+                (number(3)? == FIB_SADDR | FIB_IIF | FIB_PRESENT).then_some(Expr::ReversePath { to: number(1)? })
+            }
             "fib" => {
                 let source = match number(3)? {
                     FIB_SADDR => true,
@@ -308,6 +332,7 @@ impl Expr {
                 plain.then_some(Expr::Nat { source, family: number(2)?, address })
             }
             "notrack" => Some(Expr::Notrack),
+            "flow_offload" => Some(Expr::FlowAdd { table: find(data, 1).and_then(string_of)? }),
             "counter" => Some(Expr::Counter),
             "exthdr" => {
                 let option = (find(data, 2)?, number(3)?, number(4)?, number(6)?);

@@ -179,17 +179,24 @@ fn rules(socket: &mut Socket, family: u8, table: &str, chain: &str) -> Result<Ve
         let attributes = body(message);
         let of = |kind| find(attributes, kind).and_then(string_of);
         // Kernels differ in how much of the filter they heed.
-        if of(RULE_TABLE)? != table || of(RULE_CHAIN)? != chain {
-            return None;
-        }
-        Some(FoundRule {
-            handle: find(attributes, RULE_HANDLE).and_then(be64_of)?,
-            ours: find(attributes, RULE_USERDATA) == Some(&comment()[..]),
-            expressions: Expr::read_list(find(attributes, RULE_EXPRESSIONS).unwrap_or_default()),
-        })
+        let asked = of(RULE_TABLE)? == table && of(RULE_CHAIN)? == chain;
+        asked.then(|| read_rule(attributes))?
     });
     match dumped {
         Err(error) if error.is(nix::errno::Errno::ENOENT) => Ok(Vec::new()),
         other => other,
     }
+}
+
+fn read_rule(attributes: &[u8]) -> Option<FoundRule> {
+    Some(FoundRule {
+        handle: find(attributes, RULE_HANDLE).and_then(be64_of)?,
+        ours: find(attributes, RULE_USERDATA) == Some(&comment()[..]),
+        expressions: Expr::read_list(find(attributes, RULE_EXPRESSIONS).unwrap_or_default()),
+    })
+}
+
+/// For `replies`.
+pub(super) fn read_any(message: &[u8]) {
+    let _ = (read_chain(body(message)), read_rule(body(message)).map(|rule| ends_in_drop(&rule)));
 }

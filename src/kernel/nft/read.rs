@@ -6,9 +6,10 @@ use super::expr::Expr;
 use super::{
     CHAIN_HOOK, CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, CHAIN_TYPE, GETCHAIN, GETRULE, GETSET, GETSETELEM, HOOK_NUMBER,
     HOOK_PRIORITY, HOOKS, INET, POLICY_ACCEPT, RULE_CHAIN, RULE_EXPRESSIONS, RULE_TABLE, SET_TABLE, TABLE_FLAGS,
-    TABLE_NAME, chain_type, header, map, request, rule,
+    TABLE_NAME, chain_type, flows, header, map, request, rule,
 };
 use crate::kernel::attribute::{be32_of, find, string_of};
+use crate::kernel::replies::Readers;
 use crate::kernel::socket::{Error, Socket};
 use crate::objects::{Chain, ChainKind, Rule, Set, TABLE, Table};
 
@@ -25,11 +26,10 @@ pub fn table(socket: &mut Socket) -> Result<Option<Table>, Error> {
         Err(error) => return Err(error),
     };
     // A table that someone put to sleep does nothing, which is as good as none.
-    let flags = find(body(&reply.body), TABLE_FLAGS).and_then(be32_of).unwrap_or(0);
-    if flags & DORMANT != 0 {
+    if is_dormant(body(&reply.body)) {
         return Ok(None);
     }
-    let mut table = Table::default();
+    let mut table = Table { flows: flows::read(socket)?, ..Table::default() };
     for (name, map) in maps(socket)? {
         table.maps.insert(name, map);
     }
@@ -47,22 +47,30 @@ pub fn table(socket: &mut Socket) -> Result<Option<Table>, Error> {
     Ok(Some(table))
 }
 
+fn is_dormant(attributes: &[u8]) -> bool {
+    find(attributes, TABLE_FLAGS).and_then(be32_of).unwrap_or(0) & DORMANT != 0
+}
+
 /// Packets that the rules of one of our chains counted.
 pub fn counted(socket: &mut Socket, chain: &str) -> Result<u64, Error> {
     let mut list = header(INET);
     list.string(RULE_TABLE, TABLE);
     list.string(RULE_CHAIN, chain);
     let counts = socket.dump(&request(GETRULE, 0, list), |_, message| {
-        let attributes = body(message);
-        let of = |kind| find(attributes, kind).and_then(string_of);
-        let ours = of(RULE_TABLE)? == TABLE && of(RULE_CHAIN)? == chain;
-        ours.then(|| Expr::packets(find(attributes, RULE_EXPRESSIONS).unwrap_or_default()))
+        read_count(body(message)).filter(|(of, _)| of == chain).map(|(_, packets)| packets)
     });
     match counts {
-        Ok(counts) => Ok(counts.into_iter().sum()),
+        Ok(counts) => Ok(counts.into_iter().fold(0, u64::saturating_add)),
         Err(error) if error.is(Errno::ENOENT) => Ok(0),
         Err(error) => Err(error),
     }
+}
+
+/// The chain of a rule of ours, and the packets it counted.
+fn read_count(attributes: &[u8]) -> Option<(String, u64)> {
+    let of = |kind| find(attributes, kind).and_then(string_of);
+    let chain = (of(RULE_TABLE)? == TABLE).then(|| of(RULE_CHAIN))??;
+    Some((chain, Expr::packets(find(attributes, RULE_EXPRESSIONS).unwrap_or_default())))
 }
 
 /// The attributes of a message that follow its header.
@@ -132,13 +140,24 @@ fn read_chain(attributes: &[u8]) -> Option<(String, Chain)> {
 fn rules(socket: &mut Socket) -> Result<Vec<(String, Rule)>, Error> {
     let mut list = header(INET);
     list.string(RULE_TABLE, TABLE);
-    socket.dump(&request(GETRULE, 0, list), |_, message| {
-        let attributes = body(message);
-        if find(attributes, RULE_TABLE).and_then(string_of)? != TABLE {
-            return None;
-        }
-        let chain = find(attributes, RULE_CHAIN).and_then(string_of)?;
-        let expressions = Expr::read_list(find(attributes, RULE_EXPRESSIONS).unwrap_or_default());
-        Some((chain, rule::raise(&expressions)))
-    })
+    socket.dump(&request(GETRULE, 0, list), |_, message| read_rule(body(message)))
 }
+
+fn read_rule(attributes: &[u8]) -> Option<(String, Rule)> {
+    if find(attributes, RULE_TABLE).and_then(string_of)? != TABLE {
+        return None;
+    }
+    let chain = find(attributes, RULE_CHAIN).and_then(string_of)?;
+    let expressions = Expr::read_list(find(attributes, RULE_EXPRESSIONS).unwrap_or_default());
+    Some((chain, rule::raise(&expressions)))
+}
+
+/// What reads the kernel's answers here (see `replies`).
+pub(super) const READERS: Readers = &[
+    |message| _ = is_dormant(body(message)),
+    |message| drop(map::read(body(message))),
+    |message| drop(super::set::read(body(message))),
+    |message| drop(read_chain(body(message))),
+    |message| drop(read_rule(body(message))),
+    |message| drop(read_count(body(message))),
+];

@@ -143,6 +143,11 @@ fn table(kind: u16, flags: u16) -> Request {
     request(kind, flags, body)
 }
 
+/// For `replies`.
+pub(super) fn read_any(message: &[u8]) {
+    let _ = read_nodes(read::body(message));
+}
+
 fn read_nodes(body: &[u8]) -> Vec<(Mac, u32)> {
     let list = find(body, ELEMENTS).unwrap_or_default();
     let data = |element, kind| find(element, kind).and_then(|inner| find(inner, DATA_VALUE));

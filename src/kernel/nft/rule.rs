@@ -5,11 +5,12 @@ use std::fmt::Write;
 use ipnetwork::IpNetwork;
 
 use super::expr::{
-    CT_DIRECTION, Expr, META_IIFNAME, META_L4PROTO, META_MARK, META_NFPROTO, META_OIFNAME, NETWORK_HEADER, REG_1,
-    REG_2, REG32_01, REG32_02, REG32_05, TRANSPORT_HEADER, VERDICT_ACCEPT, VERDICT_DROP, VERDICT_RETURN,
+    CT_DIRECTION, CT_STATE, Expr, META_IIFNAME, META_IIFTYPE, META_L4PROTO, META_MARK, META_NFPROTO, META_OIFNAME,
+    NETWORK_HEADER, REG_1, REG_2, REG32_01, REG32_02, REG32_05, TRANSPORT_HEADER, VERDICT_ACCEPT, VERDICT_DROP,
+    VERDICT_RETURN,
 };
 use crate::kernel::attribute::{ip_of, octets};
-use crate::objects::{Action, Family, Key, Match, Rule};
+use crate::objects::{Action, FLOWS, Family, Key, Match, Rule};
 
 /// The kernel's RTN_LOCAL.
 const LOCAL: u32 = 2;
@@ -20,6 +21,10 @@ const NAME_LENGTH: usize = 16;
 const MOST_PARTS: usize = 6;
 /// The direction of an answer (linux/netfilter/nf_conntrack_tuple_common.h, IP_CT_DIR_REPLY).
 pub const REPLY: u8 = 1;
+/// Bit of a packet's state that says so (NF_CT_STATE_BIT of IP_CT_ESTABLISHED).
+const ESTABLISHED: u32 = 1 << 1;
+/// ARPHRD_ETHER.
+const ETHERNET: u16 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// Place of the flags in the TCP header, and the one that opens a connection (RFC 9293).
@@ -91,6 +96,14 @@ fn compile_match(matched: &Match) -> Vec<Expr> {
             compare(true, vni.to_be_bytes().get(1..).unwrap_or_default()),
         ],
         Match::Answer => vec![Expr::Connection { key: CT_DIRECTION, to: REG_1 }, compare(true, [REPLY])],
+        // A byte that says whether there is one.
+        Match::ReversePath => vec![Expr::ReversePath { to: REG_1 }, compare(true, [1])],
+        Match::Ethernet => vec![load(META_IIFTYPE), compare(true, ETHERNET.to_ne_bytes())],
+        Match::Established => vec![
+            Expr::Connection { key: CT_STATE, to: REG_1 },
+            Expr::Mask { register: REG_1, mask: ESTABLISHED.to_ne_bytes().to_vec() },
+            compare(false, 0u32.to_ne_bytes()),
+        ],
         Match::Marked => vec![load(META_MARK), compare(false, 0u32.to_ne_bytes())],
         Match::Syn => vec![
             load(META_L4PROTO),
@@ -181,6 +194,7 @@ fn look_up(map: &str) -> [Expr; 3] {
 
 fn compile_action(action: &Action) -> Vec<Expr> {
     match action {
+        Action::Offload => vec![Expr::FlowAdd { table: FLOWS.to_owned() }],
         Action::Accept => vec![Expr::Verdict(VERDICT_ACCEPT)],
         Action::Drop => vec![Expr::Counter, Expr::Verdict(VERDICT_DROP)],
         Action::Return => vec![Expr::Verdict(VERDICT_RETURN)],
@@ -255,9 +269,12 @@ fn raise_match(expressions: &[Expr]) -> Option<(Match, usize)> {
             (META_OIFNAME, true) => Match::InterfaceOut(interface_name(value)?),
             (META_OIFNAME, false) => Match::NotInterfaceOut(interface_name(value)?),
             (META_MARK, false) => Match::Marked,
+            (META_IIFTYPE, true) => Match::Ethernet,
             _ => return None,
         },
         [Expr::Connection { key: CT_DIRECTION, .. }, ..] => Match::Answer,
+        [Expr::Connection { key: CT_STATE, .. }, ..] => Match::Established,
+        [Expr::ReversePath { .. }, ..] => Match::ReversePath,
         [Expr::AddressType { source: true, .. }, ..] => Match::SourceLocal,
         [Expr::AddressType { source: false, .. }, ..] => Match::DestinationLocal,
         _ => return None,
@@ -292,6 +309,7 @@ fn raise_action(expressions: &[Expr]) -> Option<Action> {
         [Expr::Verdict(VERDICT_ACCEPT)] => Action::Accept,
         [Expr::Verdict(VERDICT_RETURN)] => Action::Return,
         [Expr::Masquerade] => Action::Masquerade,
+        [Expr::FlowAdd { .. }] => Action::Offload,
         [Expr::Load { value, .. }, Expr::Nat { source: true, .. }] => Action::Snat(ip_of(value)?),
         [Expr::Load { value, .. }, Expr::SetSegmentSize { .. }] => {
             Action::SegmentSize(u16::from_be_bytes(value.as_slice().try_into().ok()?))
@@ -367,6 +385,9 @@ mod tests {
             network().prop_map(Match::SourceIn),
             Just(Match::Marked),
             Just(Match::Answer),
+            Just(Match::Established),
+            Just(Match::ReversePath),
+            Just(Match::Ethernet),
             Just(Match::Syn),
             ("[a-z0-9]{1,15}", key()).prop_map(|(set, key)| Match::Among { key, set }),
             ("[a-z0-9]{1,15}", key()).prop_map(|(set, key)| Match::NotAmong { key, set }),
@@ -385,6 +406,7 @@ mod tests {
             ("[a-z0-9]{1,15}", family()).prop_map(|(map, family)| Action::DnatFrom { map, family }),
             any::<IpAddr>().prop_map(Action::Snat),
             Just(Action::Masquerade),
+            Just(Action::Offload),
             any::<u16>().prop_map(Action::SegmentSize),
         ]
     }

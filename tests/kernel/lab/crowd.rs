@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::Lab;
+use super::{Lab, eventually};
 
 /// A client of flesh and blood would have left.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,6 +41,7 @@ impl Lab {
                         if let Err(error) = visit(to, if stays { STAYS_FOR } else { 1 }, &answered) {
                             let who = if stays { "one who stayed" } else { "one who came" };
                             failures.lock().expect("no client panics").push(format!("{who}: {error}"));
+                            thread::sleep(BREATH);
                         }
                     }
                 });
@@ -72,6 +73,18 @@ fn visit(to: SocketAddr, questions: usize, answered: &AtomicUsize) -> io::Result
 impl Crowd {
     pub fn answered(&self) -> usize {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    pub fn failed(&self) -> usize {
+        self.failures.lock().expect("no client panics").len()
+    }
+
+    /// So many more are answered, and nobody fails.
+    pub fn all_goes_well_for(&self, questions: usize) {
+        let (failed, enough) = (self.failed(), self.answered() + questions);
+        eventually("they are answered", || self.answered() >= enough);
+        let failures = self.failures.lock().expect("no client panics");
+        assert!(failures.len() == failed, "{:?}", &failures[failed..]);
     }
 
     /// Sends all away; the failures, and how many were answered.

@@ -24,6 +24,13 @@ pub fn program() -> PathBuf {
     }
 }
 
+/// The same, built with faults: scripts/test does that.
+pub fn faulty() -> Command {
+    let program = program().with_file_name("meshd-faults");
+    assert!(program.exists(), "no {}: cargo build --features faults --bin meshd-faults", program.display());
+    Command::new(program)
+}
+
 /// A running meshd. It is killed when it is dropped; then what it made stays.
 pub struct Meshd {
     child: Child,
@@ -34,6 +41,10 @@ pub struct Meshd {
 
 impl Meshd {
     pub(super) fn spawn(node: &Place, config_file: &Path, directory: &Path) -> Meshd {
+        Meshd::spawn_as(Command::new(program()), node, config_file, directory)
+    }
+
+    pub(super) fn spawn_as(mut command: Command, node: &Place, config_file: &Path, directory: &Path) -> Meshd {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let run = NEXT.fetch_add(1, Ordering::Relaxed);
         let socket = directory.join(format!("notify-{run}"));
@@ -41,7 +52,6 @@ impl Meshd {
         let notifications = UnixDatagram::bind(&socket).expect("a notification socket");
         notifications.set_read_timeout(Some(Duration::from_millis(100))).expect("a time to receive");
         let log = File::create(&log_file).expect("a log file");
-        let mut command = Command::new(program());
         command.arg("--config").arg(config_file).env("NOTIFY_SOCKET", &socket).env("RUST_LOG", "debug");
         command.stdin(Stdio::null()).stderr(log);
         let child = node.within(|| command.spawn()).expect("meshd starts");
@@ -69,6 +79,11 @@ impl Meshd {
     pub fn kill9(mut self) {
         self.signal(Signal::SIGKILL);
         assert_eq!(self.wait().signal(), Some(9));
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it is our child")
     }
 
     /// Waits for its end.

@@ -26,7 +26,7 @@ impl Place {
         lines.extend(services(&self.net("ip_vs")));
         // All of that is listed in the order in which it was made, or by hash.
         lines.sort();
-        lines.push(self.run("nft list ruleset"));
+        lines.push(with_chains_in_order(&self.run("nft list ruleset")));
         lines.join("\n")
     }
 
@@ -78,6 +78,26 @@ pub fn assert_same(before: &str, after: &str, when: &str) {
     let gone: Vec<_> = old.difference(&new).map(|line| format!("- {line}")).collect();
     let come: Vec<_> = new.difference(&old).map(|line| format!("+ {line}")).collect();
     panic!("{when}, something is not as it was (or only its order):\n{}\n{}", gone.join("\n"), come.join("\n"));
+}
+
+/// The chains of a table by name: nft lists them in the order in which they were made, which says nothing.
+fn with_chains_in_order(ruleset: &str) -> String {
+    let (mut out, mut chains): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    let mut open = false;
+    for line in ruleset.lines() {
+        match (open, line.starts_with("\tchain "), line) {
+            (false, true, _) => chains.push(line.to_owned()),
+            (true, ..) => chains.iter_mut().last().into_iter().for_each(|chain| *chain += &format!("\n{line}")),
+            (false, false, "}") => {
+                chains.sort();
+                out.append(&mut chains);
+                out.push(line.to_owned());
+            }
+            (false, false, _) => out.push(line.to_owned()),
+        }
+        open = (open || line.starts_with("\tchain ")) && line != "\t}";
+    }
+    out.join("\n")
 }
 
 /// One link on one line.

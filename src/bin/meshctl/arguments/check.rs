@@ -1,8 +1,10 @@
 //! How backends are asked whether they can serve: the options that services and ports have in common.
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use meshd::config::{CHECK_TYPES, check_keys};
 use meshd::control::protocol::{Check, Published, Span};
+use meshd::mesh::OnDown;
 use serde_json::{Map, Value, json};
 
 use crate::meshctl::failure::Failure;
@@ -34,6 +36,11 @@ pub struct CheckArguments {
     /// What a backend is taken to be until it was asked: down (default) or up
     #[arg(long, value_name = "HOW", value_parser = ["down", "up"], hide_possible_values = true)]
     check_start: Option<String>,
+
+    /// What becomes of the connections of one that is down: reset (default), or keep, they go on
+    #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(OnDown::ALL.iter().map(|one| one.name())))]
+    #[arg(hide_possible_values = true)]
+    check_on_down: Option<String>,
 
     /// The port that is asked; default: the target
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
@@ -134,6 +141,7 @@ impl CheckArguments {
             rise: words.check_rise,
             fall: words.check_fall,
             start: words.check_start,
+            on_down: words.check_on_down,
             port: words.check_port,
             path: words.check_path,
             host: words.check_host,
@@ -151,7 +159,7 @@ impl CheckArguments {
 }
 
 fn option(key: &str) -> String {
-    format!("--check-{key}")
+    format!("--check-{}", key.replace('_', "-"))
 }
 
 #[cfg(test)]
@@ -175,8 +183,9 @@ mod tests {
     fn every_key_of_every_type_has_an_option() {
         let command = Line::command();
         for key in CHECK_TYPES.into_iter().flat_map(check_keys).filter(|key| *key != "type") {
-            let long = format!("check-{key}");
-            assert!(command.get_arguments().any(|argument| argument.get_long() == Some(&long)), "{long}");
+            let long = super::option(key);
+            let named = |name: &str| long.strip_prefix("--") == Some(name);
+            assert!(command.get_arguments().any(|argument| argument.get_long().is_some_and(named)), "{long}");
         }
     }
 
@@ -200,7 +209,7 @@ mod tests {
 
     #[test]
     fn what_a_type_does_not_take_is_named() {
-        let common = "--check-interval, --check-timeout, --check-rise, --check-fall, --check-start";
+        let common = "--check-interval, --check-timeout, --check-rise, --check-fall, --check-start, --check-on-down";
         refused(
             "--check tcp --check-path /",
             &format!("--check-path is nothing for a check of type tcp; {common} and --check-port are"),

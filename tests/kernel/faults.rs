@@ -1,0 +1,213 @@
+//! Faults at chosen points: the daemon dies there, or is refused something there. Whatever happens, the kernel ends up as wanted,
+//! and who is served before and after is served all the while.
+//!
+//! Every point that is passed can be chosen. CI takes some of them, others each time it is told so (MESHD_FAULT_SEED); `make soak` takes all.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::crash::{first, second};
+use crate::lab::{Lab, Load, Meshd, Tcp, assert_same, faulty};
+
+const ADDRESSES: [&str; 2] = ["192.168.50.1:20229", "[fd50::1]:20229"];
+const ERRORS: [&str; 8] = ["ENOBUFS", "EINTR", "EBUSY", "ENOMEM", "EEXIST", "ENOENT", "ENOSPC", "EIO"];
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(default)
+}
+
+/// So many of them, or all, evenly.
+fn chosen(points: &[String]) -> Vec<usize> {
+    let most = number("MESHD_FAULT_POINTS_EACH", 12).clamp(1, points.len());
+    let seed = number("MESHD_FAULT_SEED", 0);
+    (0..most).map(|turn| 1 + (turn * points.len() / most + seed) % points.len()).collect()
+}
+
+fn points_of(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let points: Vec<String> = text.lines().map(str::to_owned).collect();
+    assert!(points.len() > 20, "only {points:?}");
+    points
+}
+
+/// It has died at its point; or it has passed fewer this time, and is killed.
+fn dies(meshd: &mut Meshd) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < deadline {
+        if let Some(status) = meshd.ended() {
+            assert_eq!(status.signal(), Some(Signal::SIGABRT as i32), "{}", meshd.log());
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
+/// Numbers for the README.
+fn report(what: &str, tried: usize, survived: usize, points: usize) {
+    println!("faults: {what}: {tried} of {points} points tried, {survived} survived, {} lost", tried - survived);
+}
+
+#[test]
+fn a_start_may_die_at_any_point() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp]);
+    lab.write(&first(&lab));
+    let file = lab.path("points");
+    let mut meshd = lab.spawn_faulty("", None, Some(&file));
+    meshd.wait_until_ready();
+    let points = points_of(&file);
+    let wanted = lab.state();
+    meshd.kill9();
+    let chosen = chosen(&points);
+    for point in &chosen {
+        assert!(lab.meshd(&["--cleanup"]).status.success());
+        let mut meshd = lab.spawn_faulty(&format!("crash@{point}"), None, None);
+        assert!(dies(&mut meshd), "{point}: {}", points[point - 1]);
+        let mut meshd = lab.spawn();
+        meshd.wait_until_ready();
+        assert_same(&wanted, &lab.state(), &format!("after it died at {}", points[point - 1]));
+        ADDRESSES.iter().for_each(|to| drop(lab.client.ask(Tcp, to)));
+        meshd.kill9();
+    }
+    report("a start dies", chosen.len(), chosen.len(), points.len());
+}
+
+/// Between two configurations, under load.
+struct Ways<'l> {
+    lab: &'l Lab,
+    states: [String; 2],
+    after: PathBuf,
+    load: Load,
+}
+
+impl<'l> Ways<'l> {
+    fn new(lab: &'l Lab) -> Ways<'l> {
+        let mut meshd = lab.start(&second(lab));
+        let state = lab.state();
+        meshd.reload(&first(lab));
+        let states = [lab.state(), state];
+        meshd.kill9();
+        let load = lab.load(&["192.168.50.1:20229"]);
+        Ways { lab, states, after: lab.path("after"), load }
+    }
+
+    /// A daemon that goes the way to that configuration, with a fault on it.
+    fn go(&self, to: usize, fault: &str, points: Option<&Path>) -> Meshd {
+        let _ = fs::remove_file(&self.after);
+        let mut meshd = self.lab.spawn_faulty(fault, Some(&self.after), points);
+        meshd.wait_until_ready();
+        self.lab.write(&if to == 0 { first(self.lab) } else { second(self.lab) });
+        fs::write(&self.after, "").unwrap();
+        meshd.signal(Signal::SIGHUP);
+        meshd
+    }
+
+    /// The points of both ways, there and back.
+    fn points(&self) -> Vec<String> {
+        let file = self.lab.path("points");
+        for to in [1, 0] {
+            let meshd = self.go(to, "", Some(&file));
+            self.settles(to, "nothing");
+            meshd.kill9();
+            if to == 1 {
+                let _ = fs::remove_file(&file);
+            }
+        }
+        points_of(&file)
+    }
+
+    fn settles(&self, to: usize, what: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.lab.state() != self.states[to] {
+            if Instant::now() > deadline {
+                assert_same(&self.states[to], &self.lab.state(), &format!("a minute after {what}"));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+#[test]
+fn a_change_may_die_at_any_point() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp]);
+    let ways = Ways::new(&lab);
+    let points = ways.points();
+    let (mut tried, mut to) = (0, 1);
+    for point in chosen(&points) {
+        let mut meshd = ways.go(to, &format!("crash@{point}"), None);
+        if dies(&mut meshd) {
+            tried += 1;
+        } else {
+            meshd.kill9();
+        }
+        let mut meshd = lab.spawn();
+        meshd.wait_until_ready();
+        assert_same(&ways.states[to], &lab.state(), &format!("after it died at {}", points[point - 1]));
+        meshd.kill9();
+        to = 1 - to;
+    }
+    assert!(tried * 2 > chosen(&points).len(), "only {tried} died");
+    // Nobody was refused, and nobody answered who should not.
+    let answers = ways.load.finish();
+    assert!(answers.iter().all(|answer| answer.backend.starts_with("kafka-")));
+    report("a change dies", tried, tried, points.len());
+}
+
+#[test]
+fn a_change_may_be_refused_anything() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp]);
+    let ways = Ways::new(&lab);
+    let points = ways.points();
+    let chosen = chosen(&points);
+    let mut to = 1;
+    for (turn, point) in chosen.iter().enumerate() {
+        let fault = format!("{}@{point}", ERRORS[turn % ERRORS.len()]);
+        let meshd = ways.go(to, &fault, None);
+        ways.settles(to, &format!("{fault}, {}\n{}", points[point - 1], meshd.log()));
+        meshd.kill9();
+        to = 1 - to;
+    }
+    let answers = ways.load.finish();
+    assert!(answers.iter().all(|answer| answer.backend.starts_with("kafka-")));
+    report("a change is refused something", chosen.len(), chosen.len(), points.len());
+}
+
+#[test]
+fn a_cleanup_may_die_at_any_point() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp]);
+    lab.write(&first(&lab));
+    let before = lab.state();
+    let cleanup = |fault: &str, points: Option<&Path>| {
+        let mut command = faulty();
+        command.arg("--config").arg(lab.config_file()).arg("--cleanup").env("MESHD_FAULT", fault);
+        points.map(|file| command.env("MESHD_FAULT_POINTS", file));
+        lab.node.output(&mut command)
+    };
+    let start = || {
+        let mut meshd = lab.spawn();
+        meshd.wait_until_ready();
+        meshd.kill9();
+    };
+    start();
+    let file = lab.path("points");
+    assert!(cleanup("", Some(&file)).status.success());
+    let points = points_of(&file);
+    let chosen = chosen(&points);
+    for point in &chosen {
+        start();
+        let died = cleanup(&format!("crash@{point}"), None);
+        assert_eq!(died.status.signal(), Some(Signal::SIGABRT as i32), "{point}: {}", points[point - 1]);
+        let again = lab.meshd(&["--cleanup"]);
+        assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+        assert_same(&before, &lab.state(), &format!("after it died at {}", points[point - 1]));
+    }
+    report("a cleanup dies", chosen.len(), chosen.len(), points.len());
+}
