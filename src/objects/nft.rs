@@ -88,6 +88,11 @@ impl Chain {
     pub fn same_hook(&self, other: &Chain) -> bool {
         self.kind == other.kind && self.hook == other.hook && self.priority == other.priority
     }
+
+    /// Whether it fills our flow table, which then has to be there.
+    pub fn offloads(&self) -> bool {
+        self.rules.iter().any(|rule| rule.action == Action::Offload)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::links::Remade;
 use super::{Difference, SetEdit, Step};
-use crate::objects::{
-    Action, Chain, LinkId, Map, MapKind, MapValue, Netns, Objects, PortRange, Protocol, SetElement, Table,
-};
+use crate::objects::{LinkId, Map, MapKind, MapValue, Netns, Objects, PortRange, Protocol, SetElement, Table};
 
 type Elements = BTreeMap<PortRange, MapValue>;
 
@@ -181,8 +179,7 @@ fn make_flows<'a>(
     let Some(links) = wanted.flows.as_ref().filter(|wanted| loses || found != Some(wanted)) else { return Vec::new() };
     let mut refilled = Vec::new();
     if found.is_some() {
-        let fills = |chain: &Chain| chain.rules.iter().any(|rule| rule.action == Action::Offload);
-        let chains = seen.into_iter().flat_map(|table| &table.chains).filter(|(_, chain)| fills(chain));
+        let chains = seen.into_iter().flat_map(|table| &table.chains).filter(|(_, chain)| chain.offloads());
         refilled.extend(chains.map(|(name, _)| name.as_str()));
         steps.extend(refilled.iter().map(|name| Step::DeleteChain { netns, name: (*name).to_owned() }));
         steps.push(Step::DeleteFlows { netns });

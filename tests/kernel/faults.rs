@@ -68,8 +68,7 @@ fn a_start_may_die_at_any_point() {
         assert!(lab.meshd(&["--cleanup"]).status.success());
         let mut meshd = lab.spawn_faulty(&format!("crash@{point}"), None, None);
         assert!(dies(&mut meshd), "{point}: {}", points[point - 1]);
-        let mut meshd = lab.spawn();
-        meshd.wait_until_ready();
+        let meshd = lab.resume();
         assert_same(&wanted, &lab.state(), &format!("after it died at {}", points[point - 1]));
         ADDRESSES.iter().for_each(|to| drop(lab.client.ask(Tcp, to)));
         meshd.kill9();
@@ -122,13 +121,7 @@ impl<'l> Ways<'l> {
     }
 
     fn settles(&self, to: usize, what: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self.lab.state() != self.states[to] {
-            if Instant::now() > deadline {
-                assert_same(&self.states[to], &self.lab.state(), &format!("a minute after {what}"));
-            }
-            std::thread::sleep(Duration::from_millis(200));
-        }
+        self.lab.becomes(&self.states[to], &format!("a minute after {what}"));
     }
 }
 
@@ -146,8 +139,7 @@ fn a_change_may_die_at_any_point() {
         } else {
             meshd.kill9();
         }
-        let mut meshd = lab.spawn();
-        meshd.wait_until_ready();
+        let meshd = lab.resume();
         assert_same(&ways.states[to], &lab.state(), &format!("after it died at {}", points[point - 1]));
         meshd.kill9();
         to = 1 - to;
@@ -192,9 +184,7 @@ fn a_cleanup_may_die_at_any_point() {
         lab.node.output(&mut command)
     };
     let start = || {
-        let mut meshd = lab.spawn();
-        meshd.wait_until_ready();
-        meshd.kill9();
+        lab.resume().kill9();
     };
     start();
     let file = lab.path("points");

@@ -45,8 +45,7 @@ fn one_that_flaps_troubles_only_those_who_were_with_it() {
         if round == 2 {
             // Nobody is meshd when it falls.
             meshd.kill9();
-            meshd = lab.spawn();
-            meshd.wait_until_ready();
+            meshd = lab.resume();
         }
         eventually("it is gone", || work(&lab) == [2, 3]);
         dust_settles();
@@ -63,8 +62,7 @@ fn one_that_flaps_troubles_only_those_who_were_with_it() {
         afflict(&backends[0], None);
         if round == 3 {
             meshd.kill9();
-            meshd = lab.spawn();
-            meshd.wait_until_ready();
+            meshd = lab.resume();
         }
         eventually("it is back", || work(&lab) == [1, 2, 3]);
         crowd.all_goes_well_for(SOME);
@@ -88,8 +86,7 @@ fn all_fall_and_one_rises() {
         eventually("nobody works", || work(&lab).is_empty());
         if round == 1 {
             meshd.kill9();
-            meshd = lab.spawn();
-            meshd.wait_until_ready();
+            meshd = lab.resume();
         }
         for _ in 0..5 {
             lab.client.is_refused(Tcp, TO);

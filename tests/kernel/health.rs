@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::lab::{
-    Backend, Config, HANGS, Lab, Nodes, REFUSES, Tcp, Udp, Underlay, afflict, eventually, tally, value_of,
+    Backend, Config, HANGS, Lab, Nodes, REFUSES, Tcp, Udp, Underlay, afflict, afflict_port, eventually, tally, value_of,
 };
 
 /// kafka-1 and so on behind tcp 20229, asked every second, with patience: the machine is busy.
@@ -102,11 +102,7 @@ fn who_is_with_one_that_is_down_may_stay() {
     let meshd = lab.start(&config);
     assert_eq!(asked(&lab), names(&[1, 2, 3]));
     let mut held: Vec<_> = (0..6).map(|_| lab.client.connect(Tcp, ADDRESSES[0]).unwrap()).collect();
-    let fell_silent = |backend: &Backend| {
-        backend.run("nft add table inet affliction");
-        backend.run("nft add chain inet affliction input { type filter hook input priority 0 ; }");
-        backend.run("nft add rule inet affliction input tcp dport 9094 reject with tcp reset");
-    };
+    let fell_silent = |backend: &Backend| afflict_port(backend, 9094, REFUSES);
     // Of each backend its weight in both families.
     let are = |expected: [u32; 3]| {
         let kafkas = lab.sandbox().ipvs_weights().into_iter().filter(|((_, place), _)| place.port() == 9092);

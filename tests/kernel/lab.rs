@@ -61,7 +61,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use meshd::kernel::ipvs::Ipvs;
 
-pub use affliction::{HANGS, REFUSES, afflict};
+pub use affliction::{HANGS, REFUSES, afflict, afflict_port};
 pub use api::Api;
 pub use backend::Backend;
 pub use config::Config;
@@ -171,6 +171,11 @@ impl Lab {
     /// Starts meshd on the node and waits until it is ready.
     pub fn start(&self, config: &Config) -> Meshd {
         self.write(config);
+        self.resume()
+    }
+
+    /// Starts meshd with the configuration that is there.
+    pub fn resume(&self) -> Meshd {
         let mut meshd = self.spawn();
         meshd.wait_until_ready();
         meshd

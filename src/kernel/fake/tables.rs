@@ -64,7 +64,7 @@ pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
         }
         Step::DeleteFlows { netns } => {
             let table = table(objects, netns)?;
-            let used = table.chains.values().any(fills);
+            let used = table.chains.values().any(Chain::offloads);
             require(!used, || "the flow table is in use".to_owned())?;
             table.flows = None;
         }
@@ -74,7 +74,7 @@ pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
             require(missing.is_none(), || format!("chain {name} looks up a map that is not there: {missing:?}"))?;
             let missing = asks(&chain).find(|set| !table.sets.contains_key(*set));
             require(missing.is_none(), || format!("chain {name} asks a set that is not there: {missing:?}"))?;
-            require(table.flows.is_some() || !fills(&chain), || format!("chain {name} fills no flow table"))?;
+            require(table.flows.is_some() || !chain.offloads(), || format!("chain {name} fills no flow table"))?;
             let fits = table.chains.get(&name).is_none_or(|seen| seen.same_hook(&chain));
             require(fits, || format!("chain {name} exists, with another hook"))?;
             table.chains.insert(name, chain);
@@ -95,10 +95,6 @@ pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
 
 fn table(objects: &mut Objects, netns: Netns) -> Result<&mut Table, Refusal> {
     objects.tables.get_mut(&netns).ok_or_else(|| Refusal(format!("there is no table in {netns}")))
-}
-
-fn fills(chain: &Chain) -> bool {
-    chain.rules.iter().any(|rule| rule.action == Action::Offload)
 }
 
 fn asks(chain: &Chain) -> impl Iterator<Item = &String> {

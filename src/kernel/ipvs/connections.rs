@@ -88,8 +88,8 @@ impl<'l> Connection<'l> {
     }
 }
 
-/// Eight digits, or eight groups of digits.
-fn address(text: &str) -> Option<IpAddr> {
+/// As the files below /proc/net have it: eight digits, or eight groups of digits.
+pub(super) fn address(text: &str) -> Option<IpAddr> {
     if text.contains(':') {
         return text.parse().ok();
     }

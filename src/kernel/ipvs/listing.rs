@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::connections::address;
 use crate::objects::{
     DestinationKey, Family, Mark, Persistence, Scheduler, SchedulerFlags, VirtualKey, VirtualService,
 };
@@ -121,11 +121,9 @@ fn mask(family: Family, Persistence { prefix, .. }: Persistence) -> u32 {
 /// `0AFF0021:2384      Masq    1      0          0`, or `[fd00:0255:…:0033]:2384 …`; only what is masqueraded is ours.
 fn destination_of(line: &str) -> Option<(DestinationKey, u32)> {
     let mut words = line.split_ascii_whitespace();
-    let (address, port) = words.next()?.rsplit_once(':')?;
-    let address = match address.strip_prefix('[').and_then(|address| address.strip_suffix(']')) {
-        Some(v6) => IpAddr::V6(v6.parse::<Ipv6Addr>().ok()?),
-        None => IpAddr::V4(Ipv4Addr::from(u32::from_str_radix(address, 16).ok()?)),
-    };
+    let (place, port) = words.next()?.rsplit_once(':')?;
+    let v6 = place.strip_prefix('[').and_then(|place| place.strip_suffix(']'));
+    let address = address(v6.unwrap_or(place)).filter(|address| address.is_ipv6() == v6.is_some())?;
     let port = u16::from_str_radix(port, 16).ok()?;
     (words.next()? == "Masq").then_some(())?;
     Some((DestinationKey { address, port }, words.next()?.parse().ok()?))
