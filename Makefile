@@ -9,7 +9,8 @@ target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 help:
 	@echo 'make demo    build, and show the mesh at work'
 	@echo 'make test    run the checks and all tests (in a VM if this kernel has no IPVS)'
-	@echo 'make soak    the same, every test on every kernel, with 100,000 requests and faults at every point, and fuzzing'
+	@echo 'make soak    the same, every test on every kernel, with 100,000 requests, faults at every point, 1,000'
+	@echo '             sequences of the model, an upgrade from the commit before, and fuzzing'
 	@echo 'make bench   measure, in a VM that counts instructions (bench/README.md)'
 	@echo 'make check   formatting, lints and the tests that need no kernel'
 	@echo 'make build   build the release binary'
@@ -37,7 +38,9 @@ test: deps
 	@scripts/test
 
 soak: deps
-	@MESHD_REQUESTS=100000 MESHD_FAULT_POINTS_EACH=10000 scripts/test --all
+	@MESHD_PREVIOUS=$$(scripts/previous) && export MESHD_PREVIOUS && \
+		MESHD_REQUESTS=100000 MESHD_FAULT_POINTS_EACH=10000 MESHD_MODEL_SEQUENCES=1000 MESHD_CONNECTIONS=50000 \
+		scripts/test --all
 	@scripts/fuzz 300
 
 check:

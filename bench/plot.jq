@@ -26,6 +26,8 @@ def picture($height; $title; content):
 
 def called: {
     "meshd preserve": "meshd, preserve",
+    "meshd host": "meshd, host",
+    "meshd encrypted": "meshd, encrypted",
     "by hand": "nft + ipvsadm by hand",
     "swarm": "Swarm’s rules",
     "haproxy": "haproxy, TCP",

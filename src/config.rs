@@ -163,6 +163,15 @@ impl Config {
 
     /// What this node has to do, but for its key. `host_name` is its name if the configuration gives none.
     pub fn mesh(&self, host_name: &str) -> Mesh {
+        self.mesh_with(host_name, std::iter::empty())
+    }
+
+    /// The same with more services than the file's.
+    pub fn mesh_with(&self, host_name: &str, more: impl ExactSizeIterator<Item = Arc<Service>>) -> Mesh {
+        // At once as many as there will be: they may be thousands, at each change.
+        let mut services = Vec::with_capacity(self.services.len() + more.len());
+        services.extend_from_slice(&self.services);
+        services.extend(more);
         Mesh {
             node: self.node_name(host_name).to_owned(),
             address: self.node.address,
@@ -171,7 +180,7 @@ impl Config {
             gateway: self.gateway.clone(),
             timeouts: self.timeouts,
             peers: self.peers.clone(),
-            services: self.services.clone(),
+            services,
             out: BTreeSet::new(),
             resting: BTreeSet::new(),
         }

@@ -123,6 +123,8 @@ pub struct Failure {
 pub struct Looked {
     /// The generation that it was for.
     pub generation: u64,
+    /// Until then it will have been done again, and done well; `None`: it was never done well.
+    pub good_until: Option<Instant>,
     /// What failed and is tried again.
     pub failures: Arc<Vec<Failure>>,
     /// Seconds.
@@ -130,6 +132,10 @@ pub struct Looked {
     pub timeouts: Option<protocol::Timeouts>,
     /// Things mended since the start.
     pub repaired: u64,
+    /// Tables of the kernel that are nearly full.
+    pub crowded: Arc<Vec<String>>,
+    /// What someone undoes as often as it is mended.
+    pub contested: Arc<Vec<String>>,
     /// Of each backend that is checked and not up, a line.
     pub unwell: Arc<Vec<String>>,
     /// Backends that get no new clients and have some still, each with what is known of it.
@@ -145,6 +151,19 @@ impl Looked {
 
     pub fn lines(&self) -> Vec<&str> {
         self.failures.iter().map(|failure| failure.line.as_str()).collect()
+    }
+
+    /// Whether the kernel is kept as wanted, or why not: nobody has seen to that for too long.
+    ///
+    /// # Errors
+    /// What is wrong, in a line.
+    pub fn health(&self) -> Result<(), String> {
+        let left = match self.good_until {
+            Some(until) if Instant::now() < until => return Ok(()),
+            Some(_) => "the kernel has not been as wanted for three times the pause between looks",
+            None => "the kernel was never seen to be as wanted",
+        };
+        Err(self.failures.first().map_or(left.to_owned(), |failure| format!("{left}: {}", failure.line)))
     }
 
     /// The newest generation up to which the kernel holds every change.

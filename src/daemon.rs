@@ -4,9 +4,11 @@
 //! an owner of its own, a thread beside it ([`intent`]). Listeners run beside both and ask them.
 
 mod checks;
+mod crowded;
 mod intent;
 mod leaving;
 mod preflight;
+mod quarrel;
 mod reconcile;
 mod sharing;
 mod traffic;
@@ -35,7 +37,7 @@ use crate::control::{self, Control, Looked, Question};
 use crate::health::runner::News;
 use crate::kernel::lock::Lock;
 use crate::kernel::surroundings::host_name;
-use crate::kernel::{Kernel, Names, ipvs, probe};
+use crate::kernel::{Kernel, Names, ipvs, privileges, probe};
 use crate::mesh::Key;
 use crate::metrics::{self, Exposition, Metrics};
 use crate::objects::{HOST_END, PrivateKey, PublicKey};
@@ -44,6 +46,7 @@ use crate::share::{self, Health, Helped};
 use crate::source::file::Signature;
 use crate::source::{self, Sources, Wanted, key};
 use checks::Checks;
+use crowded::Crowded;
 use intent::Intent;
 use leaving::Leaving;
 use reconcile::{Reconciler, unix_time};
@@ -184,6 +187,9 @@ impl Daemon {
         if let Some(missing) = probe::missing_capabilities().into_iter().next() {
             return Err(anyhow!(missing));
         }
+        if let Err(error) = privileges::give_up() {
+            warn!("privileges that are not needed cannot be given up: {error}");
+        }
         let names = names(Some(&config));
         let about = path.display().to_string();
         let lock = Lock::take(&names, &about)?;
@@ -236,7 +242,9 @@ impl Daemon {
         })?;
         let control = Arc::new(control);
         let scrapes = sender.clone();
-        tokio::spawn(metrics::serve(listener, metrics::Limits::default(), move || scrape(scrapes.clone())));
+        let health = seen.clone();
+        let health = move || health.borrow().health();
+        tokio::spawn(metrics::serve(listener, metrics::Limits::default(), move || scrape(scrapes.clone()), health));
         let router = control::router(Control {
             requests: requests.clone(),
             questions: questions.clone(),
@@ -277,6 +285,7 @@ impl Daemon {
             checks: Checks::new(),
             sharing: Sharing::default(),
             leaving: Leaving::new(names(Some(&config)).runtime_directory().join(LEAVING)),
+            crowded: Crowded::default(),
             turned: false,
             stale: None,
         };

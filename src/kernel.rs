@@ -18,6 +18,7 @@ pub mod nft;
 pub mod occupancy;
 pub mod path;
 pub mod peer;
+pub mod privileges;
 pub mod probe;
 pub mod process;
 pub mod record;
@@ -37,6 +38,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use nix::errno::Errno;
+use tracing::warn;
 
 use crate::objects::{
     DestinationKey, Family, LinkId, LinkKind, Mac, Netns, NetnsRef, Objects, Opening, PortRange, PrivateKey, PublicKey,
@@ -49,6 +51,7 @@ use ipvs::{Ipvs, ServiceCounters, listing};
 use link::Links;
 use nft::Nft;
 use occupancy::Occupancy;
+use watch::Watch;
 use wireguard::WireguardSocket;
 
 /// Why a step was not done, or something could not be read.
@@ -141,6 +144,7 @@ pub struct Kernel {
     wireguard: Option<WireguardSocket>,
     /// Who works in the sandbox beside us.
     inside: Option<Inside>,
+    watch: Option<Watch>,
     sysctls: sysctl::Host,
     returns: returns::Record,
     /// Whether this kernel has flow tables, if that was asked.
@@ -156,8 +160,9 @@ impl Kernel {
         host.table().map_err(Error::NoNftables)?;
         let sysctls = sysctl::Host::new(names.runtime_directory());
         let returns = returns::Record::new(names.runtime_directory());
-        let (sandbox, key, wireguard, inside, flow_tables) = (None, None, None, None, None);
-        let mut kernel = Kernel { names, links, host, sandbox, key, wireguard, inside, sysctls, returns, flow_tables };
+        let (sandbox, key, wireguard, inside, watch, flow_tables) = (None, None, None, None, None, None);
+        let mut kernel =
+            Kernel { names, links, host, sandbox, key, wireguard, inside, watch, sysctls, returns, flow_tables };
         kernel.refresh()?;
         Ok(kernel)
     }
@@ -181,6 +186,31 @@ impl Kernel {
         let netns = self.links.netns(Netns::Sandbox).ok_or(Error::NoSandbox)?;
         self.inside = Some(Inside::start(netns, work, stop).map_err(Error::Enter)?);
         Ok(())
+    }
+
+    /// Calls `changed` from now on whenever someone else changes nftables, links, addresses or network parameters of the host,
+    /// of the sandbox or of the overlay (there routes and neighbours, too), and whenever a namespace is pinned or unpinned under
+    /// /run/netns. It ends when `changed` says that no one listens.
+    ///
+    /// # Errors
+    /// A watch cannot be set up: then looking from time to time has to do.
+    pub fn watch(&mut self, changed: impl Fn() -> bool + Clone + Send + Sync + 'static) -> io::Result<()> {
+        self.watch = Some(Watch::start(changed)?);
+        [Netns::Host, Netns::Sandbox, Netns::Overlay].into_iter().for_each(|netns| self.listen(netns));
+        Ok(())
+    }
+
+    fn listen(&mut self, netns: Netns) {
+        let rules = match netns {
+            Netns::Host => Some(self.host.socket().port()),
+            Netns::Sandbox => self.sandbox.as_mut().map(|sandbox| sandbox.nft.socket().port()),
+            Netns::Overlay => None,
+        };
+        if let (Some(watch), Some((file, links))) = (&self.watch, self.links.opened(netns))
+            && let Err(error) = watch.listen(netns, file, rules, links)
+        {
+            warn!("changes by others in the namespace of the {netns} are only seen from time to time: {error}");
+        }
     }
 
     /// From now on there is a WireGuard link, with that key.
@@ -285,6 +315,16 @@ impl Kernel {
     /// Does the steps, in order. Steps of one kind that follow one another go to the kernel together. One
     /// outcome for each step: one that fails does not stop the others, but for those that it blocks.
     pub fn apply(&mut self, steps: &[Step]) -> Vec<Result<()>> {
+        if !steps.iter().any(|step| matches!(batch_of(step), Batch::Alone | Batch::Remote)) {
+            return self.do_all(steps);
+        }
+        match self.watch.clone() {
+            Some(watch) => watch.hushed(|| self.do_all(steps)),
+            None => self.do_all(steps),
+        }
+    }
+
+    fn do_all(&mut self, steps: &[Step]) -> Vec<Result<()>> {
         let mut outcomes = Vec::with_capacity(steps.len());
         let mut blocked = Blocked::default();
         let mut rest = steps;
@@ -497,6 +537,7 @@ impl Kernel {
         if netns == Netns::Overlay {
             self.open_wireguard()?;
         }
+        self.listen(netns);
         Ok(())
     }
 
@@ -508,6 +549,7 @@ impl Kernel {
         if netns == Netns::Overlay {
             self.wireguard = None;
         }
+        self.watch.iter().for_each(|watch| watch.forget(netns));
         self.links.leave(netns);
     }
 }

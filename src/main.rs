@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 
 use meshd::config::{Config, DEFAULT_STATE};
 use meshd::daemon::{self, Daemon};
-use meshd::kernel::probe;
+use meshd::kernel::{probe, process};
 use meshd::source::file::{self, Signature};
 
 /// A file of 10,000 services is read in a few hundred MiB, of which a tenth is kept: glibc's allocator would keep all of it.
@@ -53,6 +53,7 @@ struct Arguments {
 }
 
 pub fn main() -> ExitCode {
+    process::use_small_pages();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

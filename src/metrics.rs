@@ -52,6 +52,7 @@ pub struct Metrics {
     pub drift_found: IntCounterVec,
     /// Those of them that were done. By [`Step::kind`].
     pub drift_repaired: IntCounterVec,
+    pub drift_contested: IntGauge,
     /// Times that a backend's standing changed, by what it then was.
     pub health_changes: IntCounterVec,
     /// Times the configuration was read again, by outcome: `accepted` or `refused`.
@@ -116,6 +117,10 @@ impl Metrics {
                 "meshd_drift_repaired_total",
                 "Differences of others' making that were mended, by the kind of thing.",
                 &["kind"],
+            )?,
+            drift_contested: all.whole(
+                "meshd_drift_contested",
+                "Differences that someone makes again every time that they are mended.",
             )?,
             health_changes: all.counters(
                 "meshd_health_changes_total",

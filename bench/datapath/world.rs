@@ -66,6 +66,13 @@ impl World {
         }
     }
 
+    /// What the nodes of meshd say to each other is secret from now on.
+    pub fn encrypt(&mut self) {
+        if let Labs::Two(nodes) = &mut self.labs {
+            nodes.encrypt();
+        }
+    }
+
     /// A node's, towards the client and the other.
     pub fn address(&self, node: usize) -> String {
         self.cluster().map_or(NODE4.to_owned(), |nodes| nodes.all[node].address())

@@ -360,6 +360,12 @@ pub struct Status {
     pub look: f64,
     /// Things that were mended since the start because someone else changed them.
     pub repaired: u64,
+    /// Tables of the kernel that are nearly full, and what to do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crowded: Vec<String>,
+    /// Those of them that someone undoes every time; they are mended more and more slowly.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contested: Vec<String>,
     pub configuration: Configuration,
     pub state: State,
 }

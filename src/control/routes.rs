@@ -133,6 +133,8 @@ async fn status(State(control): State<Control>) -> Answer<Status> {
         leaving: in_short(&looked.leaving),
         look: looked.took,
         repaired: looked.repaired,
+        crowded: in_short(&looked.crowded),
+        contested: in_short(&looked.contested),
         configuration: Configuration { path: summary.path, refused: summary.refused_reload },
         state: StateDir { directory: summary.state_dir, refused: summary.troubles },
     }))

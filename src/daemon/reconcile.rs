@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
+use super::quarrel::{News, Quarrel};
 use crate::change::{self, Change};
 use crate::dataplane;
 use crate::kernel::{self, Errno, Kernel};
@@ -18,7 +19,7 @@ use crate::plan::{self, Plan, Step};
 /// Plans longer than that are logged as their number, their steps only at `debug`.
 const SPELLED_OUT: usize = 50;
 /// Between two looks at a kernel that is as wanted.
-const PACE: Duration = Duration::from_secs(10);
+const PACE: Duration = Duration::from_secs(5);
 /// A look takes no more than this share of the time: with many ports looks are further apart.
 const SHARE: u32 = 50;
 /// The same while the kernel keeps telling of changes.
@@ -68,6 +69,7 @@ pub struct Reconciler {
     glances: u32,
     /// Changes since the last look may have left something that nobody needs.
     left: bool,
+    quarrel: Quarrel,
 }
 
 /// What the last look or change came to.
@@ -89,6 +91,8 @@ pub struct Report {
     pub steps: usize,
     /// Those of them that mended what others had changed.
     pub mended: Vec<String>,
+    /// What someone undoes as often as it is mended.
+    pub contested: Vec<String>,
     pub took: Duration,
 }
 
@@ -140,7 +144,7 @@ impl Reconciler {
         if plan.is_empty() {
             return Some(Report { took: start.elapsed(), ..Report::default() });
         }
-        announce(&plan, &[]);
+        announce(&plan, &[], &[]);
         let (failed, report) = self.carry_out(kernel, &plan, mesh, metrics, Vec::new());
         let outcome = if failed { Outcome::Failed } else { Outcome::Changed };
         metrics.reconciles.with_label_values(&[outcome.label()]).inc();
@@ -165,7 +169,7 @@ impl Reconciler {
         plan.hold_no_more(&self.unfinished);
         // Without what is then done: that comes once, and the kernel may have modules to load for it.
         self.took = start.elapsed();
-        announce(&plan, &self.unfinished);
+        announce(&plan, &self.unfinished, &self.quarrel.steps());
         let outcome = if plan.is_empty() { Outcome::Clean } else { Outcome::Changed };
         let left = std::mem::take(&mut self.left);
         let moved = self.uplinks.replace(surroundings.uplinks.clone()).is_some_and(|past| past != surroundings.uplinks);
@@ -175,7 +179,8 @@ impl Reconciler {
         });
         self.take_over_later(&mut plan, &wanted);
         self.held = Some(Held { mesh: mesh.clone(), surroundings, frame: change::frame(wanted) });
-        let (failed, report) = self.carry_out(kernel, &plan, mesh, metrics, drift);
+        let (failed, mut report) = self.carry_out(kernel, &plan, mesh, metrics, drift);
+        report.contested = self.quarrel.steps().iter().map(first_line).collect();
         Ok((if failed { Outcome::Failed } else { outcome }, report))
     }
 
@@ -197,6 +202,7 @@ impl Reconciler {
             drift.into_iter().partition(|step| self.unfinished.contains(step));
         self.drifting = drifting;
         mended.iter().for_each(|step| metrics.drift_repaired.with_label_values(&[step.kind()]).inc());
+        self.watch_quarrel(plan, &mended, metrics);
         let mended = mended.iter().map(first_line).collect();
         self.remember(failures.clone());
         let failed = !failures.is_empty();
@@ -213,6 +219,27 @@ impl Reconciler {
         let news = drift.iter().filter(|step| !self.drifting.contains(step));
         news.for_each(|step| metrics.drift_found.with_label_values(&[step.kind()]).inc());
         drift
+    }
+
+    fn watch_quarrel(&mut self, plan: &Plan, mended: &[Step], metrics: &Metrics) {
+        let contested = self.quarrel.steps();
+        // Where something else is wanted, too, what others changed is not told from that: but this is known.
+        let more = plan.steps.iter().filter(|step| contested.contains(step) && !mended.contains(step));
+        let fought: Vec<Step> = more.chain(mended).filter(|step| !self.unfinished.contains(step)).cloned().collect();
+        let news = self.quarrel.note(&fought, self.pause(), Instant::now());
+        let steps = self.quarrel.steps();
+        metrics.drift_contested.set(steps.len() as i64);
+        match (news, steps.first()) {
+            (Some(News::Begun), Some(first)) => warn!(
+                rounds = self.quarrel.rounds(),
+                "someone undoes what is mended, every time: {}{}; it is mended again and again, more and more slowly. Who else \
+                 manages that here? (`nft monitor`, `ip monitor all`)",
+                first_line(first),
+                if steps.len() > 1 { ", and more" } else { "" }
+            ),
+            (Some(News::Over), _) => info!("nobody undoes any more what is mended"),
+            _ => {}
+        }
     }
 
     /// A take-over leaves nothing that could be seen. So those that failed are tried again, and at the start all
@@ -257,7 +284,7 @@ impl Reconciler {
     }
 
     /// How long until the next look.
-    fn pause(&self) -> Duration {
+    pub fn pause(&self) -> Duration {
         if self.tries == 0 {
             return PACE.max(self.took * SHARE);
         }
@@ -289,9 +316,9 @@ impl Pace {
         self.asked = None;
     }
 
-    /// Whether the kernel told of a change since the last look.
-    pub fn is_told(&self) -> bool {
-        self.told.is_some()
+    /// Whether the kernel told of a change since the last look, and another look takes no more than its share of the time.
+    pub fn may_see(&self, reconciler: &Reconciler, now: Instant) -> bool {
+        self.told.is_some() && self.looked + reconciler.took * HURRIED_SHARE <= now
     }
 
     /// Whether it is time to look, whatever else there is to do.
@@ -311,8 +338,9 @@ impl Pace {
 
     pub fn next(&self, reconciler: &Reconciler) -> Instant {
         let in_turn = self.looked + reconciler.pause();
-        // However often it is told: a look takes no more than its share of the time.
-        let soon = self.told.map(|told| (told + SETTLE).max(self.looked + reconciler.took * HURRIED_SHARE));
+        // However often it is told: a look takes no more than its share of the time, and who undoes what is mended is no storm.
+        let settle = (SETTLE * reconciler.quarrel.patience()).min(PACE);
+        let soon = self.told.map(|told| (told + settle).max(self.looked + reconciler.took * HURRIED_SHARE));
         let at_once = self.asked.map(|asked| asked.max(self.looked + reconciler.took));
         [Some(in_turn), soon, at_once].into_iter().flatten().min().unwrap_or(in_turn)
     }
@@ -326,13 +354,13 @@ fn is_of_flows(step: &Step) -> bool {
     }
 }
 
-/// Says what will be done. What failed last time and is tried again is no news.
-fn announce(plan: &Plan, unfinished: &[Step]) {
+/// Says what will be done. What failed last time and is tried again is no news, nor what someone undoes every time.
+fn announce(plan: &Plan, unfinished: &[Step], contested: &[Step]) {
     if plan.steps.len() > SPELLED_OUT && plan.steps.len() > unfinished.len() {
         info!(steps = plan.steps.len(), "changing the kernel");
     }
     for step in &plan.steps {
-        if plan.steps.len() > SPELLED_OUT || unfinished.contains(step) {
+        if plan.steps.len() > SPELLED_OUT || unfinished.contains(step) || contested.contains(step) {
             debug!("{step}");
         } else {
             info!("{step}");
@@ -407,7 +435,7 @@ pub fn remove_all(kernel: &mut Kernel) -> anyhow::Result<usize> {
         if plan.is_empty() {
             return Ok(0);
         }
-        announce(&plan, &[]);
+        announce(&plan, &[], &[]);
         let outcomes = kernel.apply(&plan.steps);
         failed = 0;
         for (step, outcome) in plan.steps.iter().zip(outcomes) {
@@ -426,6 +454,7 @@ pub fn remove_all(kernel: &mut Kernel) -> anyhow::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::Netns;
 
     fn failing(reconciler: &mut Reconciler, times: u32) {
         (0..times).for_each(|_| reconciler.remember(vec!["cannot add link".to_owned()]));
@@ -468,6 +497,14 @@ mod tests {
         // Words without end do not make looks without end.
         reconciler.took = Duration::from_secs(2);
         assert_eq!(pace.next(&reconciler), start + Duration::from_secs(8));
+        // Who undoes what is mended is not answered at once, every time.
+        let contested = [Step::AddTable(Netns::Host)];
+        reconciler.took = Duration::ZERO;
+        assert_eq!((0..3).filter_map(|_| reconciler.quarrel.note(&contested, PACE, start)).count(), 1);
+        assert_eq!(pace.next(&reconciler), told + SETTLE * 4);
+        assert_eq!((0..9).filter_map(|_| reconciler.quarrel.note(&contested, PACE, start)).count(), 0);
+        assert_eq!(pace.next(&reconciler), start + PACE);
+        reconciler.took = Duration::from_secs(2);
         // What is known to be needed takes no more than half of it.
         pace.at_once(told);
         pace.at_once(told + Duration::from_secs(3));

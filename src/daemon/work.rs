@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use super::checks::Checks;
+use super::crowded::Crowded;
 use super::intent::Pending;
 use super::leaving::Leaving;
 use super::reconcile::{self, Pace, Reconciler};
@@ -38,6 +39,9 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(8);
 
 /// A look at what stands in the way is taken again where the kernel could not be asked.
 const PREFLIGHT_TRIES: usize = 3;
+
+/// After so many looks in a row that were none, or came to nothing, the node is not healthy.
+const GOOD_FOR: u32 = 3;
 
 /// Of many that change all the time it is told so often.
 const STALE: Duration = Duration::from_millis(200);
@@ -67,6 +71,7 @@ pub(super) struct Loop {
     pub checks: Checks,
     pub sharing: Sharing,
     pub leaving: Leaving,
+    pub crowded: Crowded,
     /// A backend has come or gone by itself since the last look: what is to be done is no one's fault.
     pub turned: bool,
     /// When to tell what has changed of backends, if anything has.
@@ -141,7 +146,8 @@ impl Loop {
             Event::Check | Event::Wanted => {
                 let wanted = watched.wanted.borrow_and_update().clone();
                 // Who knows of something that others did looks at it.
-                let is_due = pace.is_told() || pace.is_due(&self.reconciler, Instant::now());
+                let now = Instant::now();
+                let is_due = pace.may_see(&self.reconciler, now) || pace.is_due(&self.reconciler, now);
                 match self.work(&wanted, is_due) {
                     true => pace.looked(Instant::now()),
                     false => pace.done(),
@@ -212,9 +218,14 @@ impl Loop {
             let effective = self.effective(mesh);
             let (again, more) = self.converge(&effective, false, asked);
             looked |= again;
-            report = reconcile::Report { steps: report.steps + more.steps, took: report.took + more.took, ..more };
+            let (steps, took) = (report.steps + more.steps, report.took + more.took);
+            let (mended, contested) = ([report.mended, more.mended].concat(), report.contested);
+            report = reconcile::Report { steps, took, mended, contested, ..more };
         }
         self.checks.run(&mut self.kernel);
+        if looked {
+            self.crowded.look(&self.kernel.occupancy());
+        }
         let timeouts = match &before.timeouts {
             Some(known) if !looked => Some(known.clone()),
             _ => self.kernel.timeouts().ok().flatten().map(|of| Timeouts {
@@ -223,12 +234,17 @@ impl Loop {
                 udp: of.udp,
             }),
         };
+        let good = report.blind.is_none() && report.failures.is_empty();
+        let good_until = good.then(|| Instant::now() + self.reconciler.pause() * GOOD_FOR);
         let now = Looked {
             generation: *generation,
+            good_until: good_until.or(before.good_until),
             failures: Arc::new(failures(&before, *generation, &report)),
             took: report.took.as_secs_f64(),
             timeouts,
             repaired: before.repaired + report.mended.len() as u64,
+            crowded: Arc::new(self.crowded.lines()),
+            contested: if looked { Arc::new(report.contested.clone()) } else { before.contested.clone() },
             unwell: Arc::new(self.checks.unwell()),
             leaving: Arc::new(self.leaving.lines()),
         };
@@ -236,10 +252,6 @@ impl Loop {
         self.looked.send_replace(now.clone());
         self.measure(&now);
         self.tell(&before, &now, report);
-
-        self.metrics.services.set(mesh.services.len() as i64);
-        self.metrics.ports.set(mesh.ports().count() as i64);
-        self.metrics.backends.set(mesh.count_backends() as i64);
         looked
     }
 
@@ -364,6 +376,9 @@ impl Loop {
             self.metrics.scrape_failures.inc();
             error.to_string()
         })?;
+        self.metrics.services.set(wanted.mesh.services.len() as i64);
+        self.metrics.ports.set(wanted.mesh.ports().count() as i64);
+        self.metrics.backends.set(wanted.mesh.count_backends() as i64);
         let traffic = Traffic::new(&wanted.mesh, counters, wanted.config.metrics.backends);
         let handshakes = self.handshakes(&wanted.mesh);
         let standings = self.checks.standings();

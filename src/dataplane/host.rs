@@ -88,16 +88,11 @@ fn chains(mesh: &Mesh, v6: bool) -> BTreeMap<String, Chain> {
     // What comes out of the sandbox goes where it says: a backend on this host whose own port is published
     // as well would otherwise be led back in.
     let from_sandbox = Rule::new([Match::InterfaceIn(link.to_owned())], Action::Return);
-    // Every connection to a backend of another node is one of the tunnel's for connection tracking (its source port is a hash of
-    // what is inside), and no client's.
-    let tunnel = || tunnel::packets(mesh).map(|packet| Rule::new([packet], Action::Return));
-    let first = tunnel().into_iter().chain([from_sandbox]);
-    let prerouting = first.chain(access::bound(true)).chain(publish()).collect();
+    let prerouting = std::iter::once(from_sandbox).chain(access::bound(true)).chain(publish()).collect();
 
     // The node's own connections. IPv6 has no route_localnet: to [::1] a published port is simply closed.
     let loopback6 = Rule::new([Match::DestinationIn(IpNetwork::from(IpAddr::V6(Ipv6Addr::LOCALHOST)))], Action::Return);
-    let first = tunnel().into_iter().chain([loopback6]);
-    let output = first.chain(access::bound(false)).chain(publish()).collect();
+    let output = std::iter::once(loopback6).chain(access::bound(false)).chain(publish()).collect();
 
     // What comes from addresses that are good on one link or on none enters the sandbox from the link's address, since
     // else there would be no way back; what the sandbox sends to the world leaves from the host's address.

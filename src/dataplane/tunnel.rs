@@ -8,7 +8,8 @@ use crate::objects::{
     Action, Chain, ChainKind, Family, Hook, Key, Match, Rule, Set, SetElement, SetKind, TUNNEL_CHAIN, Table,
 };
 
-/// The kernel's NF_IP_PRI_FILTER. A drop is final, whatever others accept.
+/// The kernel's NF_IP_PRI_RAW, and NF_IP_PRI_FILTER: a drop there is final, whatever others accept.
+const RAW: i32 = -300;
 const FILTER: i32 = 0;
 
 /// The peers' addresses, by family.
@@ -17,12 +18,6 @@ fn set_name(family: Family) -> &'static str {
         Family::V4 => "peers4",
         Family::V6 => "peers6",
     }
-}
-
-/// What is the tunnel's, where packets of it pass the host as they are.
-pub(super) fn packets(mesh: &Mesh) -> Option<Match> {
-    let passes = mesh.ingress.encryption.is_none() && mesh.other_nodes().next().is_some();
-    passes.then_some(Match::Vxlan { port: mesh.ingress.port, vni: mesh.ingress.vni })
 }
 
 /// Packets of our VNI come from a peer, or go no further; where the tunnel is encrypted, none comes as it is. Those of another on the same port are someone else's.
@@ -39,7 +34,17 @@ pub(super) fn lower(mesh: &Mesh, table: &mut Table) {
         rules.push(Rule::new([Match::Among { key: Key::Source(family), set: name }], Action::Accept));
     }
     let ours = Match::Vxlan { port: mesh.ingress.port, vni: mesh.ingress.vni };
-    rules.push(Rule::new([ours], Action::Drop));
+    rules.push(Rule::new([ours.clone()], Action::Drop));
     let chain = Chain { kind: ChainKind::Filter, hook: Hook::Input, priority: FILTER, rules };
     table.chains.insert(TUNNEL_CHAIN.to_owned(), chain);
+    if open && mesh.other_nodes().next().is_some() {
+        // The source port of a packet of the tunnel is a hash of what is inside, and nothing comes back to it: each connection
+        // to a backend of another node would be two more of the tunnel's, on both nodes.
+        let (to_us, own) = (vec![ours.clone(), Match::DestinationLocal], vec![ours]);
+        // What others' tunnels send by this host is theirs.
+        for (name, hook, matches) in [("untracked", Hook::Prerouting, to_us), ("untracked_own", Hook::Output, own)] {
+            let rules = vec![Rule::new(matches, Action::Untracked)];
+            table.chains.insert(name.to_owned(), Chain { kind: ChainKind::Filter, hook, priority: RAW, rules });
+        }
+    }
 }

@@ -105,6 +105,11 @@ impl Links {
         self.spaces.get(&netns).map(|space| &space.file)
     }
 
+    /// The same, and the port of our socket there.
+    pub fn opened(&self, netns: Netns) -> Option<(&OwnedFd, u32)> {
+        self.spaces.get(&netns).map(|space| (&space.file, space.socket.port()))
+    }
+
     /// The descriptors of all our namespaces, the host's among them.
     pub fn namespaces(&self) -> Vec<&OwnedFd> {
         self.spaces.values().map(|space| &space.file).collect()

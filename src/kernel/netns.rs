@@ -101,7 +101,11 @@ fn pin(name: &str) -> io::Result<()> {
     // What a crash between these two steps leaves, a file without a namespace, is taken over here.
     let file = file_of(name);
     fault::at("file of a namespace")?;
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o444).open(&file)?;
+    match OpenOptions::new().write(true).create_new(true).mode(0o444).open(&file) {
+        // It may be there; nobody may write to it, us included where we have not all of root's capabilities.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
     let made = aside(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
         // IPVS sends by the loopback what it delivers locally. It is up before the namespace is pinned: so there

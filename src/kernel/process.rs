@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, User};
@@ -47,6 +48,13 @@ pub fn kill_group(leader: u32) {
     if let Some(leader) = i32::try_from(leader).ok().filter(|leader| *leader > 1) {
         let _ = killpg(Pid::from_raw(leader), Signal::SIGKILL);
     }
+}
+
+/// No huge pages for this process from now on, nor for those that it starts (PR_SET_THP_DISABLE): where a host has them for
+/// everyone, a small heap takes several times the memory that it uses.
+pub fn use_small_pages() {
+    // It goes without, too.
+    let _ = prctl::set_thp_disable(true);
 }
 
 /// Time since the boot, also that in which the machine slept. Nobody can set this clock.

@@ -40,7 +40,7 @@ const WINDOW: usize = 500;
 /// Bytes; the largest send of a window. Larger only if one message is.
 const WINDOW_BYTES: usize = 96 * 1024;
 /// Bytes; more than 500 acknowledgements with their bookkeeping take.
-const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+pub(super) const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// A kernel that does not answer in that time never will.
 const PATIENCE_SECONDS: i64 = 20;
 /// A dump that something else kept changing is tried again that often.

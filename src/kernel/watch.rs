@@ -1,62 +1,187 @@
-//! What the kernel tells by itself: namespaces that come and go, and changes of the host's nftables.
+//! What the kernel tells by itself: changes of nftables, links, addresses, routes, neighbours and network parameters in our
+//! namespaces, and namespaces that come and go. Of IPVS it tells nothing.
 //!
-//! Each watch is a thread that sleeps until there is something to tell. What it tells is only *that*
-//! something changed; what, is seen by looking.
+//! Threads sleep until there is something to tell. What they tell is only *that* something changed; what, is seen by looking.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use netlink_sys::SocketAddr;
-use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::socket::{setsockopt, sockopt};
 
-use super::{Kernel, netns};
+use super::netns;
+use super::socket::RECEIVE_BUFFER;
+use crate::objects::Netns;
 
 /// NFNLGRP_NFTABLES (linux/netfilter/nfnetlink.h).
 const GROUP_NFTABLES: u32 = 7;
+/// RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_NETCONF and RTNLGRP_IPV6_NETCONF (linux/rtnetlink.h).
+const GROUPS_OF_LINKS: [u32; 5] = [1, 5, 9, 24, 25];
+/// RTNLGRP_NEIGH, RTNLGRP_IPV4_ROUTE and RTNLGRP_IPV6_ROUTE: of namespaces that are ours alone. A host may have thousands.
+const GROUPS_OF_WAYS: [u32; 3] = [3, 7, 11];
 
-impl Kernel {
-    /// Calls `changed` from now on whenever a namespace is pinned or unpinned under /run/netns, and whenever
-    /// someone else changes the nftables of the host. It ends when `changed` says that no one listens.
-    ///
-    /// # Errors
-    /// A watch cannot be set up: then looking from time to time has to do.
-    pub fn watch(&mut self, changed: impl Fn() -> bool + Clone + Send + 'static) -> io::Result<()> {
-        self.watch_nftables(changed.clone())?;
-        watch_namespaces(changed)
+/// RTM_NEWNEIGH and RTM_DELNEIGH.
+const NEIGHBOURS: [u16; 2] = [28, 29];
+/// NUD_PERMANENT (linux/neighbour.h), and of a bridge NUD_NOARP: entries that someone made. Others come and go by themselves, all the
+/// time; who takes one of ours away is the author of what is told first (neigh_delete, Linux 6.1).
+const NUD_PERMANENT: u16 = 0x80;
+const NUD_NOARP: u16 = 0x40;
+const AF_BRIDGE: u8 = 7;
+
+/// What one socket hears of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    Rules,
+    Links,
+}
+
+struct Ear {
+    about: About,
+    socket: Socket,
+    /// The port of the socket by which we make changes of that kind there.
+    own: u32,
+}
+
+/// Sockets that listen, each in one of our namespaces: with one open a namespace would live on unseen, so they are closed
+/// from outside.
+struct Ears {
+    epoll: Epoll,
+    open: Mutex<BTreeMap<u64, Ear>>,
+    /// Whether what is nobody's is ours: of links the kernel does not say who changed them (rtmsg_ifinfo, Linux 6.1).
+    hushed: AtomicBool,
+    changed: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+#[derive(Clone)]
+pub(super) struct Watch {
+    ears: Arc<Ears>,
+}
+
+impl Watch {
+    /// Calls `changed` from now on whenever someone else changed something where it [listens](Watch::listen), or a namespace is
+    /// pinned or unpinned under /run/netns. It ends when `changed` says that no one listens.
+    pub fn start(changed: impl Fn() -> bool + Clone + Send + Sync + 'static) -> io::Result<Watch> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let changed_too = Box::new(changed.clone());
+        let ears = Arc::new(Ears { epoll, open: Mutex::default(), hushed: false.into(), changed: changed_too });
+        let watch = Watch { ears: ears.clone() };
+        thread::Builder::new().name("watch-kernel".to_owned()).spawn(move || while ears.wait() {})?;
+        watch_namespaces(changed)?;
+        Ok(watch)
     }
 
-    fn watch_nftables(&mut self, changed: impl Fn() -> bool + Send + 'static) -> io::Result<()> {
-        // The calling thread is in the host's namespace, and so is the socket.
-        let mut socket = netlink_sys::Socket::new(NETLINK_NETFILTER)?;
-        socket.bind(&SocketAddr::new(0, 0))?;
-        socket.add_membership(GROUP_NFTABLES)?;
-        let own = self.host.socket().port();
-        let mut message = [0; 512];
-        thread::Builder::new().name("watch-nft".to_owned()).spawn(move || {
-            loop {
-                let news = match socket.recv(&mut &mut message[..], 0) {
-                    Ok(_) => author(&message) != own,
-                    // Told more than fits: something certainly changed.
-                    Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                        Some(Errno::ENOBUFS) => true,
-                        Some(Errno::EINTR) => false,
-                        _ => return,
-                    },
-                };
-                if news && !changed() {
-                    return;
-                }
-            }
-        })?;
-        Ok(())
+    /// Listens in that namespace too, to all but `own` changes: the ports of our sockets for rules, where we have one, and for links.
+    pub fn listen(&self, netns: Netns, file: &OwnedFd, rules: Option<u32>, links: u32) -> io::Result<()> {
+        if let Some(own) = rules {
+            self.ears.add(netns, file, About::Rules, own)?;
+        }
+        self.ears.add(netns, file, About::Links, links)
+    }
+
+    /// Listens there no more.
+    pub fn forget(&self, netns: Netns) {
+        let mut open = self.ears.open();
+        [About::Rules, About::Links].iter().for_each(|about| drop(open.remove(&number(netns, *about))));
+    }
+
+    /// Does what changes links, and does not hear of it.
+    pub fn hushed<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.ears.hushed.store(true, Ordering::SeqCst);
+        let done = work();
+        // The kernel has told of it by now, but for what it does later: a carrier that comes costs a look.
+        let news = self.ears.open().values().fold(false, |news, ear| news | self.ears.hear(ear));
+        self.ears.hushed.store(false, Ordering::SeqCst);
+        if news {
+            (self.ears.changed)();
+        }
+        done
     }
 }
 
-/// Whose change it was: the port in the header of the notification's first message. What comes after is cut off.
-fn author(message: &[u8; 512]) -> u32 {
-    u32::from_ne_bytes([message[12], message[13], message[14], message[15]])
+impl Ears {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Ear>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, netns: Netns, file: &OwnedFd, about: About, own: u32) -> io::Result<()> {
+        let socket = netns::within(file, || open(about, netns == Netns::Host))??;
+        let number = number(netns, about);
+        let mut open = self.open();
+        self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, number))?;
+        open.insert(number, Ear { about, socket, own });
+        Ok(())
+    }
+
+    /// Sleeps until there is something; whether to go on.
+    fn wait(&self) -> bool {
+        let mut events = [EpollEvent::empty(); 8];
+        let ready = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            Ok(ready) => ready,
+            Err(Errno::EINTR) => return true,
+            Err(_) => return false,
+        };
+        let open = self.open();
+        let heard = events[..ready].iter().filter_map(|event| open.get(&event.data()));
+        let news = heard.fold(false, |news, ear| news | self.hear(ear));
+        drop(open);
+        !news || (self.changed)()
+    }
+
+    /// All that waits there; whether any of it is news.
+    fn hear(&self, ear: &Ear) -> bool {
+        let mut news = false;
+        loop {
+            let mut message = [0; 64];
+            match ear.socket.recv(&mut &mut message[..], 0) {
+                Ok(_) => news |= is_news(ear, &message, self.hushed.load(Ordering::SeqCst)),
+                Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                    // Told more than fits: something certainly changed.
+                    Some(Errno::ENOBUFS) => news = true,
+                    Some(Errno::EINTR) => {}
+                    _ => return news,
+                },
+            }
+        }
+    }
+}
+
+fn number(netns: Netns, about: About) -> u64 {
+    netns as u64 * 2 + about as u64
+}
+
+fn open(about: About, is_host: bool) -> io::Result<Socket> {
+    let mut socket = Socket::new(if about == About::Rules { NETLINK_NETFILTER } else { NETLINK_ROUTE })?;
+    socket.bind(&SocketAddr::new(0, 0))?;
+    socket.set_non_blocking(true)?;
+    // A change of ours may be told of by thousands of messages, and what is lost counts as news.
+    let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
+    let groups: &[&[u32]] = match about {
+        About::Rules => &[&[GROUP_NFTABLES]],
+        About::Links if is_host => &[&GROUPS_OF_LINKS],
+        About::Links => &[&GROUPS_OF_LINKS, &GROUPS_OF_WAYS],
+    };
+    groups.iter().copied().flatten().try_for_each(|group| socket.add_membership(*group))?;
+    Ok(socket)
+}
+
+/// The beginning of a notification's first message is enough: its kind, whose change it was, and the state of a neighbour. What comes
+/// after is cut off.
+fn is_news(ear: &Ear, message: &[u8; 64], hushed: bool) -> bool {
+    let kind = u16::from_ne_bytes([message[4], message[5]]);
+    let author = u32::from_ne_bytes([message[12], message[13], message[14], message[15]]);
+    // struct ndmsg: the family, padding, the link, and the state.
+    let (family, state) = (message[16], u16::from_ne_bytes([message[24], message[25]]));
+    let lasts = state & NUD_PERMANENT != 0 || family == AF_BRIDGE && state & NUD_NOARP != 0;
+    let comes_by_itself = ear.about == About::Links && NEIGHBOURS.contains(&kind) && author == 0 && !lasts;
+    author != ear.own && !comes_by_itself && !(hushed && author == 0)
 }
 
 fn watch_namespaces(changed: impl Fn() -> bool + Send + 'static) -> io::Result<()> {

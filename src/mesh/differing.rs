@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use super::{Backend, BackendState, Key, Mark, Mesh, Port, Service};
 
+/// So many services are compared at a time.
+const CHUNK: usize = 32;
+
 /// Services that are not the same in both, in their order.
 #[derive(Debug, Default)]
 pub struct Differing<'m> {
@@ -96,10 +99,9 @@ impl Mesh {
 
 /// Those that are one and the same are most; what lies between the first and the last that are not is compared.
 fn services<'m>(old: &'m [Arc<Service>], new: &'m [Arc<Service>]) -> Differing<'m> {
-    let same = |(one, other): &(&Arc<Service>, &Arc<Service>)| Arc::ptr_eq(one, other);
-    let before = old.iter().zip(new).take_while(same).count();
+    let before = same(old.iter(), new.iter(), old.chunks_exact(CHUNK), new.chunks_exact(CHUNK));
     let (old, new) = (&old[before..], &new[before..]);
-    let after = old.iter().rev().zip(new.iter().rev()).take_while(same).count();
+    let after = same(old.iter().rev(), new.iter().rev(), old.rchunks_exact(CHUNK), new.rchunks_exact(CHUNK));
     let (old, new) = (&old[..old.len() - after], &new[..new.len() - after]);
     let by_name: BTreeMap<&str, &Arc<Service>> = old.iter().map(|service| (service.name.as_str(), service)).collect();
     let is_same = |service: &&Arc<Service>| {
@@ -110,4 +112,21 @@ fn services<'m>(old: &'m [Arc<Service>], new: &'m [Arc<Service>]) -> Differing<'
     kept.sort_unstable();
     let old = old.iter().filter(|service| kept.binary_search(&service.name.as_str()).is_err()).collect();
     Differing { old, new }
+}
+
+/// How many of the first are one and the same, one by one, or by chunks where that is faster.
+fn same<'m>(
+    old: impl Iterator<Item = &'m Arc<Service>>,
+    new: impl Iterator<Item = &'m Arc<Service>>,
+    old_chunks: impl Iterator<Item = &'m [Arc<Service>]>,
+    new_chunks: impl Iterator<Item = &'m [Arc<Service>]>,
+) -> usize {
+    // Without a branch for each: there may be thousands, and several ask at each change.
+    let differ = |all: usize, (one, other): (&Arc<Service>, &Arc<Service>)| {
+        all | (Arc::as_ptr(one).addr() ^ Arc::as_ptr(other).addr())
+    };
+    let are_same = |(some, others): &(&[Arc<Service>], &[Arc<Service>])| some.iter().zip(*others).fold(0, differ) == 0;
+    let chunked = CHUNK * old_chunks.zip(new_chunks).take_while(are_same).count();
+    let is_same = |(one, other): &(&Arc<Service>, &Arc<Service>)| Arc::ptr_eq(one, other);
+    chunked + old.skip(chunked).zip(new.skip(chunked)).take_while(is_same).count()
 }

@@ -1,4 +1,4 @@
-//! The HTTP listener: /metrics and nothing else.
+//! The HTTP listener: /metrics and /healthz, and nothing else.
 //!
 //! Whoever reaches the address is let in, so nobody may keep much of it for long: connections and scrapes are
 //! counted, and each has its time.
@@ -23,6 +23,9 @@ use tokio::time::{sleep, timeout};
 
 use super::Exposition;
 
+const METRICS: &str = "/metrics";
+/// As Kubernetes has taught everybody.
+const HEALTH: &str = "/healthz";
 /// Prometheus's text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Bytes of a request's head.
@@ -57,11 +60,13 @@ impl Default for Limits {
     }
 }
 
-/// Answers on `listener` until the process ends; `scrape` reads what one scrape shows, or says why not.
-pub async fn serve<F, Answer>(listener: TcpListener, limits: Limits, scrape: F)
+/// Answers on `listener` until the process ends; `scrape` reads what one scrape shows, or says why not, and `health` says whether the
+/// kernel is kept as wanted, or why not.
+pub async fn serve<F, Answer, H>(listener: TcpListener, limits: Limits, scrape: F, health: H)
 where
     F: Fn() -> Answer + Clone + Send + Sync + 'static,
     Answer: Future<Output = Result<Exposition, String>> + Send,
+    H: Fn() -> Result<(), String> + Clone + Send + Sync + 'static,
 {
     let connections = Arc::new(Semaphore::new(limits.connections));
     let scrapes = Arc::new(Semaphore::new(limits.scrapes));
@@ -73,10 +78,16 @@ where
                 Err(_) => sleep(BREATH).await,
             }
         };
-        let (scrape, scrapes) = (scrape.clone(), scrapes.clone());
+        let (scrape, scrapes, health) = (scrape.clone(), scrapes.clone(), health.clone());
         let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-            let (scrape, scrapes) = (scrape.clone(), scrapes.clone());
-            async move { Ok::<_, Infallible>(respond(&request, scrapes, limits, scrape).await) }
+            let (scrape, scrapes, health) = (scrape.clone(), scrapes.clone(), health.clone());
+            async move {
+                Ok::<_, Infallible>(match refusal(&request) {
+                    Some(refusal) => refusal,
+                    None if request.uri().path() == HEALTH => healthy(health()),
+                    None => exposed(scrapes, limits, scrape).await,
+                })
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -92,17 +103,26 @@ where
     }
 }
 
-async fn respond<F, Answer, In>(request: &Request<In>, scrapes: Arc<Semaphore>, limits: Limits, scrape: F) -> Response
+fn refusal<In>(request: &Request<In>) -> Option<Response> {
+    if ![METRICS, HEALTH].contains(&request.uri().path()) {
+        return Some((StatusCode::NOT_FOUND, "only /metrics and /healthz are here\n").into_response());
+    }
+    let asks = matches!(*request.method(), Method::GET | Method::HEAD);
+    (!asks).then(|| (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response())
+}
+
+fn healthy(health: Result<(), String>) -> Response {
+    match health {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n").into_response(),
+    }
+}
+
+async fn exposed<F, Answer>(scrapes: Arc<Semaphore>, limits: Limits, scrape: F) -> Response
 where
     F: Fn() -> Answer,
     Answer: Future<Output = Result<Exposition, String>>,
 {
-    if request.uri().path() != "/metrics" {
-        return (StatusCode::NOT_FOUND, "only /metrics is here\n").into_response();
-    }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response();
-    }
     let Ok(Ok(turn)) = timeout(limits.turn, scrapes.acquire_owned()).await else {
         let reason = format!("{} scrapes are under way already\n", limits.scrapes);
         return (StatusCode::SERVICE_UNAVAILABLE, reason).into_response();

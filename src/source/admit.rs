@@ -80,9 +80,7 @@ pub(super) fn merged(
     key: Option<PublicKey>,
     declared: &BTreeMap<String, Declared>,
 ) -> Mesh {
-    let mut mesh = Mesh { key, ..config.mesh(host_name) };
-    mesh.services.extend(declared.values().map(|declared| declared.service.clone()));
-    mesh
+    Mesh { key, ..config.mesh_with(host_name, declared.values().map(|declared| declared.service.clone())) }
 }
 
 pub(super) fn fault(misfit: &Misfit) -> Fault {

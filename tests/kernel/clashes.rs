@@ -86,7 +86,11 @@ fn a_tunnel_that_is_taken_is_named_and_made_when_it_is_free() {
     };
     assert!(said.iter().any(|(level, text)| level == "ERROR" && named(text)), "{said:#?}");
     lab.client.ask(Tcp, "192.168.50.1:20229");
+    // Not healthy, and why.
+    let health = || lab.node.run("curl -sS -m 60 -w %{http_code} http://127.0.0.1:9326/healthz");
+    assert!(health().ends_with("503") && named(&health()), "{}", health());
     lab.node.run("ip link del theirs");
+    eventually("it is healthy", || health() == "ok\n200");
     eventually("the tunnel is there", || lab.overlay().try_run("ip link show dev vxlan0").status.success());
     eventually("all is well", || meshd.log().contains("all is as wanted again"));
 }

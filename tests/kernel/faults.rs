@@ -9,16 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::crash::{first, second};
-use crate::lab::{Lab, Load, Meshd, Tcp, assert_same, faulty};
+use crate::lab::{Lab, Load, Meshd, Tcp, assert_same, faulty, number};
 
 const ADDRESSES: [&str; 2] = ["192.168.50.1:20229", "[fd50::1]:20229"];
 const ERRORS: [&str; 8] = ["ENOBUFS", "EINTR", "EBUSY", "ENOMEM", "EEXIST", "ENOENT", "ENOSPC", "EIO"];
-
-fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(default)
-}
 
 /// So many of them, or all, evenly.
 fn chosen(points: &[String]) -> Vec<usize> {
@@ -200,4 +197,48 @@ fn a_cleanup_may_die_at_any_point() {
         assert_same(&before, &lab.state(), &format!("after it died at {}", points[point - 1]));
     }
     report("a cleanup dies", chosen.len(), chosen.len(), points.len());
+}
+
+/// What the control socket said is kept is there after any death; what it did not say is there or not, and nothing else is.
+#[test]
+fn what_was_acknowledged_outlives_any_death() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp]);
+    lab.write(&first(&lab));
+    let (after, file) = (lab.path("after"), lab.path("points"));
+    let web = |port: usize| json!({ "port": [{ "published": port, "target": 80 }], "backend": [{ "address": "10.255.0.9" }, { "address": "10.255.0.10" }] });
+    // One backend of the service drained and taken away, and another port: with what leaves, too.
+    let change = |meshd: &mut Meshd, port: usize| {
+        fs::write(&after, "").unwrap();
+        let answer = lab.api().request("PUT", "/v1/services/web?wait=60", Some(&web(port)));
+        let acknowledged = matches!(answer, Ok((200, _)));
+        let _ = fs::remove_file(&after);
+        let died = meshd.ended().is_some() || !acknowledged && dies(meshd);
+        (acknowledged, died)
+    };
+    let mut meshd = lab.spawn_faulty("", Some(&after), Some(&file));
+    meshd.wait_until_ready();
+    assert_eq!(change(&mut meshd, 300), (true, false));
+    let points = points_of(&file);
+    meshd.kill9();
+    let (mut before, mut died) = (300, 0);
+    for (turn, point) in chosen(&points).into_iter().enumerate() {
+        let (port, what) = (301 + turn, &points[point - 1]);
+        let mut meshd = lab.spawn_faulty(&format!("crash@{point}"), Some(&after), None);
+        meshd.wait_until_ready();
+        let (acknowledged, ended) = change(&mut meshd, port);
+        died += usize::from(ended);
+        drop(meshd);
+        let mut meshd = lab.spawn();
+        meshd.wait_until_ready();
+        let kept = lab.api().get("/v1/services/web")["service"]["port"][0]["published"].as_u64().unwrap() as usize;
+        let fits = if acknowledged { kept == port } else { kept == port || kept == before };
+        assert!(fits, "{kept} after {port} was {acknowledged} at {what}");
+        assert_eq!(lab.dry_run(), "", "after it died at {what}");
+        lab.client.ask(Tcp, ADDRESSES[0]);
+        meshd.kill9();
+        before = kept;
+    }
+    assert!(died > 0);
+    report("a change by the socket dies", died, died, points.len());
 }

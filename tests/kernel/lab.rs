@@ -56,7 +56,7 @@ mod tools;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use meshd::kernel::ipvs::Ipvs;
@@ -73,7 +73,7 @@ pub use nodes::{Node, Nodes, Underlay};
 pub use place::{Place, batch};
 pub use state::assert_same;
 pub use stream::{Stream, tally};
-pub use tools::{SECOND, eventually, value_of};
+pub use tools::{SECOND, eventually, number, value_of};
 
 /// The node's address towards the client.
 pub const NODE4: &str = "192.168.50.1";
@@ -184,6 +184,12 @@ impl Lab {
     /// Starts meshd with the configuration that is there, and does not wait.
     pub fn spawn(&self) -> Meshd {
         Meshd::spawn(&self.node, &self.config_file(), &self.directory)
+    }
+
+    /// The same, of the program that MESHD_PREVIOUS names.
+    pub fn spawn_previous(&self) -> Meshd {
+        let program = std::env::var_os("MESHD_PREVIOUS").expect("MESHD_PREVIOUS");
+        Meshd::spawn_as(Command::new(program), &self.node, &self.config_file(), &self.directory)
     }
 
     /// The same, of the program with faults: `fault` is what will happen, `after` the file that has to be there first, and `points`

@@ -54,6 +54,11 @@ fn smoke_three_nodes_with_a_backend_each() {
     check(&nodes, Tcp);
     check(&nodes, Udp);
     bodies(&nodes);
+    // Clients' connections are tracked, and not what carries them from node to node.
+    for node in &nodes.all {
+        let tracked = node.run("cat /proc/net/nf_conntrack");
+        assert!(tracked.contains("dport=20229") && !tracked.contains("dport=4789"), "{tracked}");
+    }
 
     // As Swarm has it (../shared/swarm/two-nodes): one permanent entry for each endpoint elsewhere, and nothing else.
     let overlay = nodes.all[0].overlay();

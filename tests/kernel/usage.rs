@@ -84,3 +84,27 @@ fn a_dry_run_changes_nothing() {
     assert!(lab.dry_run().contains("delete service tcp 20229 ipv4"));
     assert_same(&running, &lab.state(), "after a dry run beside a daemon");
 }
+
+/// Whoever starts it, and with whatever: it gives up what it does not need.
+#[test]
+fn smoke_it_holds_no_more_than_it_needs() {
+    let Some(lab) = Lab::new() else { return };
+    let meshd = lab.start(&lab.config());
+    // CHOWN, KILL, SETGID, SETUID, NET_ADMIN, NET_RAW, SYS_PTRACE, SYS_ADMIN (capabilities(7)).
+    let needed: u64 = [0, 5, 6, 7, 12, 13, 19, 21].into_iter().map(|bit| 1 << bit).sum();
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", meshd.pid())).expect("it runs");
+    let mut seen = 0;
+    for task in tasks {
+        // Some threads are short.
+        let Ok(status) = std::fs::read_to_string(task.expect("a thread").path().join("status")) else { continue };
+        seen += 1;
+        let of = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).expect(name).trim().to_owned();
+        for (set, held) in
+            [("CapPrm:", needed), ("CapEff:", needed), ("CapBnd:", needed), ("CapInh:", 0), ("CapAmb:", 0)]
+        {
+            assert_eq!(u64::from_str_radix(&of(set), 16), Ok(held), "{set} of {}", of("Name:"));
+        }
+        assert_eq!(of("NoNewPrivs:"), "1");
+    }
+    assert!(seen >= 4, "only {seen} threads");
+}

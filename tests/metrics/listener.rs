@@ -26,7 +26,7 @@ fn start(limits: Limits) -> SocketAddr {
             let mesh = mesh(&format!("[[service]]\nname = 'web'\n{ports}"));
             let counters = counters(&mesh, 10);
             let scrape = move || std::future::ready(Ok(exposition(&mesh, counters.clone(), true)));
-            serve(listener, limits, scrape).await;
+            serve(listener, limits, scrape, || Ok(())).await;
         });
     });
     address.recv().unwrap()
@@ -62,7 +62,7 @@ fn is_whole(answer: &str) -> bool {
 }
 
 #[test]
-fn one_path_and_two_methods() {
+fn two_paths_and_two_methods() {
     let there = start(PATIENT);
     let whole = get(there);
     assert!(is_whole(&whole));
@@ -72,6 +72,9 @@ fn one_path_and_two_methods() {
     assert!(status(&head) == "200" && head.ends_with("\r\n\r\n") && head.len() < 1000, "{head}");
     assert_eq!(status(&ask("GET /")), "404");
     assert_eq!(status(&ask("DELETE /metrics")), "405");
+    let healthy = ask("GET /healthz");
+    assert!(status(&healthy) == "200" && healthy.ends_with("ok\n"), "{healthy}");
+    assert_eq!(status(&ask("POST /healthz")), "405");
     assert!(is_whole(&get(there)));
 }
 
@@ -117,7 +120,10 @@ fn a_scrape_that_fails_says_why() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let there = listener.local_addr().unwrap();
         let failing = || std::future::ready(Err("cannot read the kernel".to_owned()));
-        tokio::spawn(serve(listener, PATIENT, failing));
+        tokio::spawn(serve(listener, PATIENT, failing, || Err("nothing was looked at yet".to_owned())));
+        let unwell = move || answer(send(there, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let unwell = tokio::task::spawn_blocking(unwell).await.unwrap();
+        assert!(status(&unwell) == "503" && unwell.ends_with("nothing was looked at yet\n"), "{unwell}");
         tokio::task::spawn_blocking(move || get(there)).await.unwrap()
     });
     assert_eq!(status(&answer), "503");

@@ -67,7 +67,8 @@ impl Api {
         self.good("GET", path, None)
     }
 
-    fn exchange(&mut self, method: &str, path: &str, body: Option<&Value>) -> io::Result<(u16, Value)> {
+    /// Asks, and does not wait for the answer.
+    pub fn send(&mut self, method: &str, path: &str, body: Option<&Value>) -> io::Result<()> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             none => {
@@ -78,7 +79,12 @@ impl Api {
         };
         let body = body.map(|body| body.to_string()).unwrap_or_default();
         let head = format!("{method} {path} HTTP/1.1\r\nhost: meshd\r\ncontent-length: {}\r\n\r\n", body.len());
-        stream.get_mut().write_all(format!("{head}{body}").as_bytes())?;
+        stream.get_mut().write_all(format!("{head}{body}").as_bytes())
+    }
+
+    fn exchange(&mut self, method: &str, path: &str, body: Option<&Value>) -> io::Result<(u16, Value)> {
+        self.send(method, path, body)?;
+        let stream = self.stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         let mut line = String::new();
         stream.read_line(&mut line)?;
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());

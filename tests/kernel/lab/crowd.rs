@@ -79,6 +79,13 @@ impl Crowd {
         self.failures.lock().expect("no client panics").len()
     }
 
+    /// Whether nobody fails until so many more are answered.
+    pub fn goes_well_for(&self, questions: usize) -> bool {
+        let (failed, enough) = (self.failed(), self.answered() + questions);
+        eventually("they are answered", || self.answered() >= enough);
+        self.failed() == failed
+    }
+
     /// So many more are answered, and nobody fails.
     pub fn all_goes_well_for(&self, questions: usize) {
         let (failed, enough) = (self.failed(), self.answered() + questions);

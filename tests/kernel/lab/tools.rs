@@ -62,3 +62,8 @@ impl Place {
         connections
     }
 }
+
+/// A number that whoever runs the tests may choose.
+pub fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(default)
+}

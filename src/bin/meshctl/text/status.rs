@@ -41,6 +41,8 @@ pub fn status(status: &Status, paint: Paint) -> String {
     if let Some(reason) = refused {
         text += &format!("\nWhat is wrong with the configuration:\n{}", escape::lines(&indented(reason)));
     }
+    text += &section("Tables that are nearly full:", &status.crowded, paint);
+    text += &section("What someone else undoes every time that it is mended:", &status.contested, paint);
     text += &section("Backends that are not up:", &status.unwell, paint);
     text += &section("Backends that are drained:", &status.leaving, paint);
     text += &section("What is kept and not in force:", &status.state.refused, paint);
@@ -127,6 +129,8 @@ mod tests {
             leaving: vec![],
             look: 0.0123,
             repaired: 0,
+            crowded: vec![],
+            contested: vec![],
             configuration: Configuration { path: "/etc/meshd/services.toml".into(), refused: None },
             state: State { directory: "/var/lib/meshd".into(), refused: vec![] },
         }
