@@ -26,11 +26,16 @@ pub enum News {
 
 impl Quarrel {
     /// A look has mended that, or nothing; `pause`: the next one comes after that at the latest.
-    pub fn note(&mut self, mended: &[Step], pause: Duration, now: Instant) -> Option<News> {
+    pub fn note<'s>(
+        &mut self,
+        mended: impl IntoIterator<Item = &'s Step>,
+        pause: Duration,
+        now: Instant,
+    ) -> Option<News> {
         let was_on = self.is_on();
         let calm = CALM.max(pause * 2);
         self.mended.retain(|(_, _, last)| now.duration_since(*last) < calm);
-        for step in mended.iter().filter(|step| !comes_and_goes(step)).take(COMPARED) {
+        for step in mended.into_iter().filter(|step| !comes_and_goes(step)).take(COMPARED) {
             if let Some((_, rounds, last)) = self.mended.iter_mut().find(|(known, ..)| known == step) {
                 (*rounds, *last) = (*rounds + 1, now);
             } else if self.mended.len() < COMPARED {

@@ -91,8 +91,6 @@ pub struct Report {
     pub steps: usize,
     /// Those of them that mended what others had changed.
     pub mended: Vec<String>,
-    /// What someone undoes as often as it is mended.
-    pub contested: Vec<String>,
     pub took: Duration,
 }
 
@@ -179,8 +177,7 @@ impl Reconciler {
         });
         self.take_over_later(&mut plan, &wanted);
         self.held = Some(Held { mesh: mesh.clone(), surroundings, frame: change::frame(wanted) });
-        let (failed, mut report) = self.carry_out(kernel, &plan, mesh, metrics, drift);
-        report.contested = self.quarrel.steps().iter().map(first_line).collect();
+        let (failed, report) = self.carry_out(kernel, &plan, mesh, metrics, drift);
         Ok((if failed { Outcome::Failed } else { outcome }, report))
     }
 
@@ -224,9 +221,10 @@ impl Reconciler {
     fn watch_quarrel(&mut self, plan: &Plan, mended: &[Step], metrics: &Metrics) {
         let contested = self.quarrel.steps();
         // Where something else is wanted, too, what others changed is not told from that: but this is known.
-        let more = plan.steps.iter().filter(|step| contested.contains(step) && !mended.contains(step));
-        let fought: Vec<Step> = more.chain(mended).filter(|step| !self.unfinished.contains(step)).cloned().collect();
-        let news = self.quarrel.note(&fought, self.pause(), Instant::now());
+        let is_known =
+            |step: &&Step| contested.contains(step) && !mended.contains(step) && !self.unfinished.contains(step);
+        let fought = plan.steps.iter().filter(is_known).chain(mended);
+        let news = self.quarrel.note(fought, self.pause(), Instant::now());
         let steps = self.quarrel.steps();
         metrics.drift_contested.set(steps.len() as i64);
         match (news, steps.first()) {
@@ -276,6 +274,11 @@ impl Reconciler {
     /// What failed may have become possible: the backoff begins anew.
     pub fn try_again_soon(&mut self) {
         self.tries = self.tries.min(1);
+    }
+
+    /// Of each thing that someone undoes as often as it is mended, a line.
+    pub fn contested(&self) -> Vec<String> {
+        self.quarrel.steps().iter().map(first_line).collect()
     }
 
     /// What the look cost besides.

@@ -219,8 +219,7 @@ impl Loop {
             let (again, more) = self.converge(&effective, false, asked);
             looked |= again;
             let (steps, took) = (report.steps + more.steps, report.took + more.took);
-            let (mended, contested) = ([report.mended, more.mended].concat(), report.contested);
-            report = reconcile::Report { steps, took, mended, contested, ..more };
+            report = reconcile::Report { steps, took, mended: [report.mended, more.mended].concat(), ..more };
         }
         self.checks.run(&mut self.kernel);
         if looked {
@@ -244,7 +243,7 @@ impl Loop {
             timeouts,
             repaired: before.repaired + report.mended.len() as u64,
             crowded: Arc::new(self.crowded.lines()),
-            contested: if looked { Arc::new(report.contested.clone()) } else { before.contested.clone() },
+            contested: Arc::new(self.reconciler.contested()),
             unwell: Arc::new(self.checks.unwell()),
             leaving: Arc::new(self.leaving.lines()),
         };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::thread;
 
+use caps::{CapSet, Capability, CapsHashSet};
 use nix::sched::{CloneFlags, unshare};
 
 use super::ipvs::Ipvs;
@@ -17,10 +18,10 @@ use crate::objects::{
 };
 use crate::plan::Step;
 
-/// Bits of CapEff in /proc/self/status (capabilities(7)).
-const CAPABILITIES: [(&str, u32, &str); 2] = [
-    ("CAP_NET_ADMIN", 12, "to change links, addresses, nftables and IPVS"),
-    ("CAP_SYS_ADMIN", 21, "to make and enter network namespaces"),
+/// Without these nothing works (capabilities(7)).
+const CAPABILITIES: [(Capability, &str); 2] = [
+    (Capability::CAP_NET_ADMIN, "to change links, addresses, nftables and IPVS"),
+    (Capability::CAP_SYS_ADMIN, "to make and enter network namespaces"),
 ];
 
 /// One thing that was tried.
@@ -63,25 +64,25 @@ impl fmt::Display for Report {
     }
 }
 
-/// What it takes to run a program as somebody else, and to end it: CAP_KILL, CAP_SETGID, CAP_SETUID.
-const RUN_AS_OTHERS: u64 = 1 << 5 | 1 << 6 | 1 << 7;
+/// What it takes to run a program as somebody else, and to end it.
+const RUN_AS_OTHERS: [Capability; 3] = [Capability::CAP_KILL, Capability::CAP_SETGID, Capability::CAP_SETUID];
 
 /// Whether this process can run programs as somebody else, and end them.
 pub fn may_run_as_others() -> bool {
-    held() & RUN_AS_OTHERS == RUN_AS_OTHERS
+    let held = held();
+    RUN_AS_OTHERS.iter().all(|needed| held.contains(needed))
 }
 
-fn held() -> u64 {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
+/// What cannot be read is not held.
+fn held() -> CapsHashSet {
+    caps::read(None, CapSet::Effective).unwrap_or_default()
 }
 
 /// Capabilities that this process lacks, each with what it is for.
 pub fn missing_capabilities() -> Vec<String> {
     let held = held();
-    let lacking = CAPABILITIES.iter().filter(|(_, bit, _)| held & (1 << bit) == 0);
-    lacking.map(|(name, _, purpose)| format!("{name} is missing, needed {purpose}: run as root")).collect()
+    let lacking = CAPABILITIES.iter().filter(|(needed, _)| !held.contains(needed));
+    lacking.map(|(needed, purpose)| format!("{needed} is missing, needed {purpose}: run as root")).collect()
 }
 
 /// Tries everything. The host's own namespace is not touched; what is tried goes with the thread that tried it.

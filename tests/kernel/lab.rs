@@ -59,7 +59,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use meshd::kernel::Names;
 use meshd::kernel::ipvs::Ipvs;
+use meshd::objects::HOST_END;
 
 pub use affliction::{HANGS, REFUSES, afflict, afflict_port};
 pub use api::Api;
@@ -149,6 +151,17 @@ impl Lab {
         Place::new(format!("{}_overlay", self.sandbox_name()))
     }
 
+    /// As meshd calls what is its own here.
+    pub fn names(&self) -> Names {
+        Names { sandbox: self.sandbox_name(), gateway: HOST_END.to_owned() }
+    }
+
+    /// Looks come in their turn; not to wait for it, the kernel has something to tell, which is no one's.
+    pub fn have_a_look(&self) {
+        self.node.run("nft add table ip touched");
+        self.node.run("nft delete table ip touched");
+    }
+
     fn sandbox_name(&self) -> String {
         format!("{}sbox", self.prefix)
     }
@@ -158,12 +171,12 @@ impl Lab {
         Config::new(&self.prefix, &self.sandbox_name(), &self.directory)
     }
 
-    /// Where [`start`](Lab::start) writes the configuration.
     /// A file of the test's own.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
+    /// Where [`start`](Lab::start) writes the configuration.
     pub fn config_file(&self) -> PathBuf {
         self.directory.join("meshd.toml")
     }

@@ -49,10 +49,8 @@ fn smoke_a_glance_sees_what_is_shown_and_a_close_look_the_rest() {
     let as_known = || lab.sandbox().within(|| listing::shows(&known).unwrap());
     lab.sandbox().run("ipvsadm -e -f 74628 -r 10.255.0.33:9092 -m -w 9");
     assert!(!as_known());
-    // Looks come in their turn, which is long where they are slow; not to wait for it, something else is told of.
-    let look = || ["add", "delete"].iter().for_each(|what| drop(lab.node.run(&format!("nft {what} table ip touched"))));
     let seen = |is_seen: &dyn Fn() -> bool| {
-        look();
+        lab.have_a_look();
         is_seen()
     };
     eventually("the weight is as it was", || seen(&as_known));

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use meshd::kernel::{Kernel, Names};
+use meshd::kernel::Kernel;
 use meshd::objects::{Family, Netns, Objects, PortRange};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Settings, RngAlgorithm, TestCaseError, TestRng, TestRunner};
@@ -259,9 +259,9 @@ impl World<'_> {
 
     fn converges(&mut self) -> Result<(), TestCaseError> {
         if std::mem::take(&mut self.damaged) {
-            // The next look comes in its turn; not to wait for it, something else is told of.
-            self.lab.node.try_run("nft add table ip touched");
-            self.lab.node.try_run("nft delete table ip touched");
+            self.lab.have_a_look();
+            // All of it: a sandbox that was deleted by its name serves until it is found to be gone.
+            eventually("the damage is mended", || self.lab.dry_run().is_empty());
         }
         let (wanted, deadline) = (self.model.kernel(), Instant::now() + PATIENCE);
         let gone: BTreeSet<u16> =
@@ -319,8 +319,8 @@ fn ports() -> impl Iterator<Item = u16> {
 
 /// What the kernel has of the model's ports: where IPVS sends clients, and which are published.
 fn seen(lab: &Lab) -> Result<(Serving, BTreeSet<u16>), String> {
-    let names = Names { sandbox: lab.sandbox().name, gateway: "mesh_sbox".to_owned() };
     // Opened anew: who holds a namespace open keeps it.
+    let names = lab.names();
     let look = || Kernel::open(names).and_then(|mut kernel| kernel.observe(&Objects::default(), true));
     let mut objects = lab.node.within(look).map_err(|error| error.to_string())?;
     let of = |port: u16| PortRange { protocol: Tcp, first: port, last: port };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use meshd::kernel::{Kernel, Names};
+use meshd::kernel::Kernel;
 use meshd::objects::Netns;
 use meshd::plan::Step;
 
@@ -94,9 +94,7 @@ fn what_others_break_is_mended_while_clients_come_and_go() {
         let began = Instant::now();
         place.run(&line);
         if !is_told(&line) || place.name == backends[2].name {
-            // The next look comes in its turn; not to wait for it, something else is told of.
-            lab.node.run("nft add table ip touched");
-            lab.node.run("nft delete table ip touched");
+            lab.have_a_look();
         }
         mended(&line);
         let lost = crowd.failed() - failed;
@@ -126,8 +124,7 @@ fn smoke_changes_by_others_are_told_of() {
     // The mesh stays; nobody mends it.
     lab.start(&config(&lab)).kill9();
     let told = Arc::new(AtomicUsize::new(0));
-    let names = Names { sandbox: lab.sandbox().name, gateway: "mesh_sbox".to_owned() };
-    let tell = told.clone();
+    let (names, tell) = (lab.names(), told.clone());
     let mut kernel = lab.node.within(|| {
         let mut kernel = Kernel::open(names).unwrap();
         kernel.watch(move || tell.fetch_add(1, Ordering::SeqCst) < usize::MAX).unwrap();
