@@ -10,7 +10,8 @@ help:
 	@echo 'make demo    build, and show the mesh at work'
 	@echo 'make test    run the checks and all tests (in a VM if this kernel has no IPVS)'
 	@echo 'make soak    the same, every test on every kernel, with 100,000 requests, faults at every point, 1,000'
-	@echo '             sequences of the model, an upgrade from the commit before, and fuzzing'
+	@echo '             sequences of the model, an upgrade from the commit before, firewalld, ufw, Docker and others started,'
+	@echo '             reloaded and restarted beside it, and fuzzing'
 	@echo 'make bench   measure, in a VM that counts instructions (bench/README.md)'
 	@echo 'make check   formatting, lints and the tests that need no kernel'
 	@echo 'make build   build the release binary'
@@ -40,7 +41,7 @@ test: deps
 soak: deps
 	@MESHD_PREVIOUS=$$(scripts/previous) && export MESHD_PREVIOUS && \
 		MESHD_REQUESTS=100000 MESHD_FAULT_POINTS_EACH=10000 MESHD_MODEL_SEQUENCES=1000 MESHD_CONNECTIONS=50000 \
-		scripts/test --all
+		MESHD_BESIDE=1 scripts/test --all
 	@scripts/fuzz 300
 
 check:
