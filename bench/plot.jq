@@ -28,6 +28,7 @@ def called: {
     "meshd preserve": "meshd, preserve",
     "meshd host": "meshd, host",
     "meshd encrypted": "meshd, encrypted",
+    "meshd nftables": "meshd, nftables",
     "by hand": "nft + ipvsadm by hand",
     "swarm": "Swarm’s rules",
     "haproxy": "haproxy, TCP",

@@ -13,6 +13,7 @@ use crate::plan::{self, Plan, SetEdit, Step};
 /// What services share, of all that is wanted.
 pub fn frame(mut wanted: Objects) -> Objects {
     wanted.services.clear();
+    wanted.balances.clear();
     for table in wanted.tables.values_mut() {
         table.maps.values_mut().for_each(|map| map.elements.clear());
         table.sets.values_mut().for_each(|set| set.elements.clear());
@@ -76,6 +77,8 @@ fn place(step: &Step, frame: &Objects) -> Place {
         | Step::AddDestination { .. }
         | Step::SetDestination { .. }
         | Step::DeleteDestination { .. }
+        | Step::EditBalance { .. }
+        | Step::DropBackend { .. }
         | Step::EditMap { .. }
         | Step::TakeOver { .. } => Place::Port,
         Step::EditSets { edits, .. } => {
@@ -91,6 +94,14 @@ fn place(step: &Step, frame: &Objects) -> Place {
         }),
         Step::AddSet { netns, name, kind } => {
             has(netns, &|table| table.sets.get(name).is_some_and(|there| there.kind == *kind))
+        }
+        // What chooses a slot is made for the first port that chooses so.
+        Step::SetChain { netns, name, chain } if chain.base.is_none() => {
+            if table(netns).is_some_and(|table| table.chains.get(name) == Some(chain)) {
+                Place::There
+            } else {
+                Place::Port
+            }
         }
         Step::SetChain { netns, name, chain } => has(netns, &|table| table.chains.get(name) == Some(chain)),
         Step::AddFlows { netns, links } => has(netns, &|table| table.flows.as_ref() == Some(links)),

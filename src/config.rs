@@ -27,7 +27,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::mesh::{Gateway, Ingress, Mesh, Peer, Service};
+use crate::mesh::{Dataplane, Gateway, Ingress, Mesh, Peer, Service};
 use crate::objects::{PortRange, Protocol, PublicKey, Timeouts};
 
 use error::{At, Findings};
@@ -74,6 +74,8 @@ pub struct Node {
     pub name: Option<String>,
     /// How other nodes reach this one: the local end of the VXLAN tunnel.
     pub address: Option<IpAddr>,
+    /// Who balances; `None`: IPVS where the kernel has it, else nftables.
+    pub dataplane: Option<Dataplane>,
     pub on_stop: OnStop,
     /// Where the services of the control socket are kept.
     pub state_dir: PathBuf,
@@ -83,7 +85,8 @@ pub struct Node {
 
 impl Default for Node {
     fn default() -> Node {
-        Node { name: None, address: None, on_stop: OnStop::default(), state_dir: DEFAULT_STATE.into(), watch: false }
+        let (on_stop, state_dir) = (OnStop::default(), DEFAULT_STATE.into());
+        Node { name: None, address: None, dataplane: None, on_stop, state_dir, watch: false }
     }
 }
 
@@ -178,6 +181,7 @@ impl Config {
             key: None,
             ingress: self.ingress.clone(),
             gateway: self.gateway.clone(),
+            dataplane: self.node.dataplane.unwrap_or_default(),
             timeouts: self.timeouts,
             peers: self.peers.clone(),
             services,
@@ -198,7 +202,7 @@ fn read(root: &Section<'_>) -> Option<Config> {
     let gateway = network::gateway(root);
     let own = Own { name: node.name.as_deref(), address: node.address, ingress: ingress.as_ref() };
     let peers = peers::read(root, &own);
-    let mut sites = Sites { nodes: nodes(&node, &peers.peers), ..Sites::default() };
+    let mut sites = Sites { nodes: nodes(&node, &peers.peers), dataplane: node.dataplane, ..Sites::default() };
     let services = services::read(root, &mut sites);
 
     // Services list their own backends behind their ports': what is already there stands above.
@@ -245,11 +249,15 @@ fn taken(metrics: &Metrics, ingress: Option<&Ingress>) -> Vec<(PortRange, &'stat
 
 /// With the place of its address, and whether there is one, be it a bad one.
 fn node(root: &Section<'_>) -> (Node, Option<At<IpAddr>>, bool) {
-    let section = root.section("node", "[node]", &["name", "address", "on_stop", "state_dir", "watch"]);
+    let section = root.section("node", "[node]", &["name", "address", "dataplane", "on_stop", "state_dir", "watch"]);
     let name = services::name(&section);
     let wanted = "an IPv4 or IPv6 address at which other nodes reach this one";
     let address = section.text("address", wanted, |text| {
         text.parse::<IpAddr>().ok().filter(|address| network::unreachable(*address).is_none())
+    });
+    let dataplane = section.text("dataplane", "\"auto\", \"ipvs\" or \"nftables\"", |text| match text {
+        "auto" => Some(None),
+        text => Dataplane::ALL.into_iter().find(|known| known.name() == text).map(Some),
     });
     let on_stop = section.text("on_stop", "\"keep\" or \"remove\"", |text| match text {
         "keep" => Some(OnStop::Keep),
@@ -264,6 +272,7 @@ fn node(root: &Section<'_>) -> (Node, Option<At<IpAddr>>, bool) {
     let node = Node {
         name: name.map(|name| name.value),
         address: address.map(|address| address.value),
+        dataplane: dataplane.and_then(|dataplane| dataplane.value),
         on_stop: on_stop.map(|on_stop| on_stop.value).unwrap_or_default(),
         state_dir: state_dir.map_or(DEFAULT_STATE, |directory| directory.value).into(),
         watch: watch.is_some_and(|watch| watch.value),

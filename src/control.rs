@@ -99,6 +99,7 @@ pub struct Summary {
     pub services: usize,
     pub ports: usize,
     pub backends: usize,
+    pub dataplane: String,
     pub path: String,
     pub refused_reload: Option<String>,
     pub state_dir: String,
@@ -134,6 +135,7 @@ pub struct Looked {
     pub repaired: u64,
     /// Tables of the kernel that are nearly full.
     pub crowded: Arc<Vec<String>>,
+    pub firewalls: Arc<Vec<String>>,
     /// What someone undoes as often as it is mended.
     pub contested: Arc<Vec<String>>,
     /// Of each backend that is checked and not up, a line.

@@ -5,6 +5,7 @@
 
 mod checks;
 mod crowded;
+mod firewalls;
 mod intent;
 mod leaving;
 mod preflight;
@@ -35,10 +36,11 @@ use crate::config::Config;
 use crate::control::server::Listener;
 use crate::control::{self, Control, Looked, Question};
 use crate::health::runner::News;
+use crate::kernel::ipvs::OpenError;
 use crate::kernel::lock::Lock;
 use crate::kernel::surroundings::host_name;
-use crate::kernel::{Kernel, Names, ipvs, privileges, probe};
-use crate::mesh::Key;
+use crate::kernel::{Kernel, Names, privileges, probe};
+use crate::mesh::{Dataplane, Key};
 use crate::metrics::{self, Exposition, Metrics};
 use crate::objects::{HOST_END, PrivateKey, PublicKey};
 use crate::plan::Plan;
@@ -47,6 +49,7 @@ use crate::source::file::Signature;
 use crate::source::{self, Sources, Wanted, key};
 use checks::Checks;
 use crowded::Crowded;
+use firewalls::Firewalls;
 use intent::Intent;
 use leaving::Leaving;
 use reconcile::{Reconciler, unix_time};
@@ -131,6 +134,7 @@ pub fn public_key(state_dir: &Path) -> anyhow::Result<PublicKey> {
 /// The plan that would be carried out now.
 pub fn dry_run(config: &Config) -> anyhow::Result<Plan> {
     let mut kernel = Kernel::open(names(Some(config)))?;
+    let config = &settled(config.clone(), &kernel)?;
     let key = match &config.ingress.encryption {
         // Nothing is changed: a key that is to be made is not made now.
         Some(_) => Some(key::load_from(&config.node.state_dir)?.unwrap_or_else(key::random)),
@@ -145,6 +149,24 @@ pub fn dry_run(config: &Config) -> anyhow::Result<Plan> {
     let shared = share::shares(&mesh, &Everyone, &mut Helped::new()).mesh;
     let leaving = Leaving::new(names(Some(config)).runtime_directory().join(LEAVING));
     reconcile::plan(&mut kernel, &leaving.preview(&mesh, &shared, |_| true))
+}
+
+/// The configuration, with who balances: where it leaves that open, IPVS if there is one.
+fn settled(mut config: Config, kernel: &Kernel) -> anyhow::Result<Config> {
+    let dataplane = match config.node.dataplane {
+        Some(Dataplane::Nftables) => Dataplane::Nftables,
+        wanted => match kernel.has_ipvs() {
+            Ok(()) => Dataplane::Ipvs,
+            Err(error @ OpenError::Missing) if wanted.is_none() => {
+                info!("nftables balances here ([node] dataplane = \"auto\"): {error}");
+                Dataplane::Nftables
+            }
+            // What is there and cannot be opened just now is no reason to do without.
+            Err(error) => return Err(anyhow!(error)),
+        },
+    };
+    config.node.dataplane = Some(dataplane);
+    Ok(config)
 }
 
 /// All are well.
@@ -194,7 +216,7 @@ impl Daemon {
         let about = path.display().to_string();
         let lock = Lock::take(&names, &about)?;
         let mut kernel = Kernel::open(names)?;
-        kernel.has_ipvs().map_err(|error: ipvs::OpenError| anyhow!(error))?;
+        let config = settled(config, &kernel)?;
         let key = config.ingress.encryption.map(|_| key::load_or_make(&config.node.state_dir)).transpose()?;
         let mut sources = Sources::open(path, config, &host_name()).context("[node] state_dir")?;
         if let Some((key, new)) = key {
@@ -286,6 +308,7 @@ impl Daemon {
             sharing: Sharing::default(),
             leaving: Leaving::new(names(Some(&config)).runtime_directory().join(LEAVING)),
             crowded: Crowded::default(),
+            firewalls: Firewalls::default(),
             turned: false,
             stale: None,
         };

@@ -3,15 +3,19 @@
 //! What a packet meets on its way is built here, hop by hop: [`topology`] makes the namespaces, the links
 //! between them and the backends' legs, [`wireguard`] encrypts what leaves them, [`remote`] the ways to other nodes, [`returns`] the ways back of preserved client
 //! addresses; [`tunnel`] keeps strangers out of the overlay; [`host`] leads published ports into the sandbox, as far as
-//! [`access`] lets it, and [`flows`] has what is known pass quickly; [`ipvs`] balances them there, and [`segments`] keeps TCP's segments within what the overlay carries.
+//! [`access`] lets it, and [`flows`] has what is known pass quickly; in the [`sandbox`] [`ipvs`] balances them, or [`nftables`] by its
+//! [`slots`], and [`segments`] keeps TCP's segments within what the overlay carries.
 
 mod access;
 mod flows;
 mod host;
 mod ipvs;
+mod nftables;
 mod remote;
 mod returns;
+mod sandbox;
 mod segments;
+mod slots;
 mod topology;
 mod tunnel;
 mod wireguard;
@@ -21,7 +25,7 @@ pub use topology::{encapsulation, overlay_mtu};
 use crate::mesh::{Backend, Mesh, Port};
 use crate::objects::{Family, Objects, Scheduler, Surroundings};
 
-/// All that the mesh needs on a host like that, balanced by IPVS.
+/// All that the mesh needs on a host like that.
 pub fn objects(mesh: &Mesh, surroundings: &Surroundings) -> Objects {
     let mut objects = Objects::default();
     topology::lower(mesh, surroundings, &mut objects);
@@ -29,7 +33,7 @@ pub fn objects(mesh: &Mesh, surroundings: &Surroundings) -> Objects {
     remote::lower(mesh, &mut objects);
     returns::lower(mesh, &mut objects);
     host::lower(mesh, surroundings, &mut objects);
-    ipvs::lower(mesh, surroundings, &mut objects);
+    sandbox::lower(mesh, surroundings, &mut objects);
     objects
 }
 

@@ -41,10 +41,11 @@ pub use nix::errno::Errno;
 use tracing::warn;
 
 use crate::objects::{
-    DestinationKey, Family, LinkId, LinkKind, Mac, Netns, NetnsRef, Objects, Opening, PortRange, PrivateKey, PublicKey,
-    TUNNEL_CHAIN, Timeouts, VirtualKey, WIREGUARD,
+    DestinationKey, Family, LinkId, LinkKind, Mac, MapKind, Netns, NetnsRef, Objects, Opening, PortRange, PrivateKey,
+    PublicKey, TUNNEL_CHAIN, Timeouts, VirtualKey, WIREGUARD, ways_map,
 };
 use crate::plan::{Blocked, Step};
+use conntrack::balanced;
 use inside::Inside;
 use ipvs::connections::{self, Place};
 use ipvs::{Ipvs, ServiceCounters, listing};
@@ -130,7 +131,10 @@ impl Names {
 /// What is open in the sandbox, beside its links.
 struct Sandbox {
     nft: Nft,
-    ipvs: Ipvs,
+    /// `None`: this kernel has none.
+    ipvs: Option<Ipvs>,
+    /// nftables sends clients on here.
+    balanced: bool,
 }
 
 pub struct Kernel {
@@ -231,6 +235,16 @@ impl Kernel {
         Ok(())
     }
 
+    /// IPVS of the sandbox, if the kernel has it loaded: asking for it would load it, and not everyone wants it (see `has_ipvs`).
+    fn open_ipvs(&mut self) -> Result<()> {
+        let (Some(sandbox), Some(netns)) = (&mut self.sandbox, self.links.netns(Netns::Sandbox)) else { return Ok(()) };
+        if sandbox.ipvs.is_none() {
+            let open = || listing::is_there().then(Ipvs::open).transpose();
+            sandbox.ipvs = netns::within(netns, open).map_err(Error::Enter)??;
+        }
+        Ok(())
+    }
+
     /// The port that our WireGuard link listens on, if there is one.
     pub fn wireguard_port(&mut self) -> Result<Option<u16>> {
         let there = self.links.is_wireguard(&LinkId::new(Netns::Overlay, WIREGUARD))?;
@@ -285,15 +299,20 @@ impl Kernel {
 
         if let Some(sandbox) = &mut self.sandbox {
             if let Some(table) = sandbox.nft.table()? {
+                seen.balances = sandbox.nft.balances(&table)?;
+                sandbox.balanced = table.maps.values().any(|map| map.kind == MapKind::Ways);
                 seen.tables.insert(Netns::Sandbox, table);
             }
-            let netns = self.links.netns(Netns::Sandbox).filter(|_| !closely);
-            let shown = netns.map(|netns| netns::within(netns, || listing::shows(&about.services)));
-            seen.services = match shown {
-                Some(Ok(Ok(true))) => about.services.clone(),
-                _ => sandbox.ipvs.services()?,
-            };
-            seen.timeouts = Some(sandbox.ipvs.timeouts()?);
+            if let Some(ipvs) = &mut sandbox.ipvs {
+                let netns = self.links.netns(Netns::Sandbox).filter(|_| !closely);
+                let shown = netns.map(|netns| netns::within(netns, || listing::shows(&about.services)));
+                seen.services = match shown {
+                    Some(Ok(Ok(true))) => about.services.clone(),
+                    _ => ipvs.services()?,
+                };
+                // Where it is not IPVS that balances, it is no one's business how long it would remember.
+                seen.timeouts = about.timeouts.map(|_| ipvs.timeouts()).transpose()?;
+            }
         }
         self.observe_sysctls(about, &mut seen)?;
         Ok(seen)
@@ -357,12 +376,29 @@ impl Kernel {
             Batch::Nft(Netns::Host) | Batch::Publish(Netns::Host) | Batch::Free(Netns::Host) => {
                 all(self.host.apply(steps))
             }
-            Batch::Nft(_) | Batch::Publish(_) | Batch::Free(_) => match &mut self.sandbox {
-                Some(sandbox) => all(sandbox.nft.apply(steps)),
+            Batch::Nft(_) | Batch::Publish(_) | Batch::Free(_) | Batch::Balance | Batch::Trim => {
+                match &mut self.sandbox {
+                    Some(sandbox) => {
+                        for step in steps {
+                            match step {
+                                Step::EditBalance { edit, .. } if edit.leads() => sandbox.balanced = true,
+                                Step::DeleteMap { name, .. } if name == ways_map(Family::V4) => {
+                                    sandbox.balanced = false
+                                }
+                                _ => {}
+                            }
+                        }
+                        all(sandbox.nft.apply(steps))
+                    }
+                    None => nobody(),
+                }
+            }
+            Batch::Drop => match &mut self.sandbox {
+                Some(sandbox) => all(sandbox.nft.drop_backends(steps)),
                 None => nobody(),
             },
-            Batch::Ipvs => match &mut self.sandbox {
-                Some(sandbox) => all(sandbox.ipvs.apply(steps)),
+            Batch::Ipvs => match self.sandbox.as_mut().and_then(|sandbox| sandbox.ipvs.as_mut()) {
+                Some(ipvs) => all(ipvs.apply(steps)),
                 None => nobody(),
             },
             Batch::Wireguard => match (&mut self.wireguard, &self.key) {
@@ -371,8 +407,17 @@ impl Kernel {
             },
             Batch::Remote => self.links.apply_remote(steps).into_iter().map(|one| one.map_err(Error::from)).collect(),
             Batch::TakeOver => {
-                let failure = self.take_over(steps).err().map(|error| error.to_string());
-                steps.iter().map(|_| failure.clone().map_or(Ok(()), |text| Err(Error::TakeOver(text)))).collect()
+                let mut failed = |netns| self.take_over(netns, steps).err().map(|error| error.to_string());
+                let failures = [Netns::Sandbox, Netns::Host].map(|netns| (netns, failed(netns)));
+                let outcome = |step: &&Step| match step {
+                    Step::TakeOver { netns, .. } => {
+                        let failure =
+                            failures.iter().find(|(of, _)| of == netns).and_then(|(_, failure)| failure.clone());
+                        failure.map_or(Ok(()), |text| Err(Error::TakeOver(text)))
+                    }
+                    _ => Ok(()),
+                };
+                steps.iter().map(outcome).collect()
             }
             Batch::Alone => steps.iter().map(|step| self.apply_one(step)).collect(),
         }
@@ -410,9 +455,17 @@ impl Kernel {
             Step::DeleteLeg { mac } => Ok(self.links.delete_leg(mac)?),
             Step::SetReturns { netns, returns } => Ok(self.returns.set(netns, returns, &self.links.namespaces())?),
             Step::DeleteReturns { netns } => Ok(self.returns.delete(netns, &self.links.namespaces())?),
-            Step::OpenForward(opening) => Ok(self.host.open_forward(opening, &self.names.gateway)?),
+            Step::OpenForward(opening) => self.open_forward(opening),
             Step::CloseForward(opening) => self.close_forward(opening),
             _ => Ok(()),
+        }
+    }
+
+    fn open_forward(&mut self, opening: &Opening) -> Result<()> {
+        match self.host.open_forward(opening, &self.names.gateway) {
+            // The chain is gone again (firewalld has one while it reloads), and with it what stood in the way.
+            Err(error) if error.is(Errno::ENOENT) => Ok(()),
+            other => Ok(other?),
         }
     }
 
@@ -424,16 +477,24 @@ impl Kernel {
         }
     }
 
-    fn take_over(&mut self, steps: &[&Step]) -> Result<()> {
+    fn take_over(&mut self, of: Netns, steps: &[&Step]) -> Result<()> {
         let ports: Vec<PortRange> = steps
             .iter()
             .filter_map(|step| match step {
-                Step::TakeOver { protocol, first, last } => {
+                Step::TakeOver { netns, protocol, first, last } if *netns == of => {
                     Some(PortRange { protocol: *protocol, first: *first, last: *last })
                 }
                 _ => None,
             })
             .collect();
+        if ports.is_empty() {
+            return Ok(());
+        }
+        if of != Netns::Host {
+            let sandbox = self.sandbox.as_mut().ok_or(Error::NoSandbox)?;
+            conntrack::forget_untranslated(sandbox.nft.socket(), &ports, &|_| true)?;
+            return Ok(());
+        }
         let addresses = self.links.host_addresses()?;
         let local = |ip: IpAddr| ip.is_loopback() || addresses.iter().any(|address| address.ip() == ip);
         conntrack::forget_untranslated(self.host.socket(), &ports, &local)?;
@@ -443,16 +504,26 @@ impl Kernel {
     /// Traffic of every service and destination, as the kernel counts it now; nothing while there is no sandbox.
     pub fn counters(&mut self) -> Result<BTreeMap<VirtualKey, ServiceCounters>> {
         match &mut self.sandbox {
-            Some(sandbox) => Ok(sandbox.ipvs.counters()?),
-            None => Ok(BTreeMap::new()),
+            Some(Sandbox { nft, balanced: true, .. }) => Ok(nft.served()?),
+            Some(Sandbox { ipvs: Some(ipvs), .. }) => Ok(ipvs.counters()?),
+            _ => Ok(BTreeMap::new()),
         }
     }
 
     /// How many open connections backends have, as far as that can be told; none while there is no sandbox.
     pub fn open_connections(&mut self, places: &BTreeSet<Place>) -> Result<BTreeMap<Place, Option<u32>>> {
-        let Some(Sandbox { ipvs, .. }) = &mut self.sandbox else {
-            return Ok(places.iter().map(|place| (*place, Some(0))).collect());
-        };
+        let none = |places: &BTreeSet<Place>| Ok(places.iter().map(|place| (*place, Some(0))).collect());
+        let Some(Sandbox { ipvs, nft, balanced }) = &mut self.sandbox else { return none(places) };
+        if *balanced {
+            let served = |place: &Place| {
+                let key = DestinationKey { address: place.address, port: place.port.unwrap_or(0) };
+                (place.published.mark(), key)
+            };
+            let counts = balanced::count(nft.socket(), &places.iter().map(served).collect())?;
+            let count = |place: &Place| Some(counts.get(&served(place)).copied().unwrap_or(0));
+            return Ok(places.iter().map(|place| (*place, count(place))).collect());
+        }
+        let Some(ipvs) = ipvs else { return none(places) };
         let mut open = BTreeMap::new();
         let mut unclear = Vec::new();
         let mut asked: BTreeMap<VirtualKey, BTreeMap<DestinationKey, (u32, u32)>> = BTreeMap::new();
@@ -488,7 +559,8 @@ impl Kernel {
 
     /// IPVS's timeouts, as the sandbox has them; nothing while there is no sandbox.
     pub fn timeouts(&mut self) -> Result<Option<Timeouts>> {
-        self.sandbox.as_mut().map(|sandbox| Ok(sandbox.ipvs.timeouts()?)).transpose()
+        let balances = self.sandbox.as_mut().filter(|sandbox| !sandbox.balanced);
+        balances.and_then(|sandbox| sandbox.ipvs.as_mut()).map(|ipvs| Ok(ipvs.timeouts()?)).transpose()
     }
 
     pub fn links(&mut self) -> &mut Links {
@@ -512,6 +584,8 @@ impl Kernel {
                 }
             }
         }
+        // It may have been loaded since.
+        self.open_ipvs()?;
         // It may have failed before.
         if self.wireguard.is_none() {
             self.open_wireguard()?;
@@ -530,8 +604,13 @@ impl Kernel {
         self.links.enter(netns, netns::open(format!("/run/netns/{name}"))?)?;
         if netns == Netns::Sandbox {
             if let Some(file) = self.links.netns(netns) {
-                let open = || Ok::<_, Error>(Sandbox { nft: Nft::open()?, ipvs: Ipvs::open()? });
+                let open = || {
+                    let mut nft = Nft::open()?;
+                    let balanced = nft.balances_here()?;
+                    Ok::<_, Error>(Sandbox { nft, ipvs: None, balanced })
+                };
                 self.sandbox = Some(netns::within(file, open).map_err(Error::Enter)??);
+                self.open_ipvs()?;
             }
         }
         if netns == Netns::Overlay {
@@ -565,6 +644,11 @@ enum Batch {
     /// Ports are published when it is known what else went well.
     Publish(Netns),
     Ipvs,
+    /// How ports are balanced.
+    Balance,
+    /// What nobody is led to any more goes after what came in its place: packets may be on their way.
+    Trim,
+    Drop,
     Wireguard,
     Remote,
     TakeOver,
@@ -588,6 +672,9 @@ fn batch_of(step: &Step) -> Batch {
         | Step::SetNeighbour { .. }
         | Step::DeleteNeighbour { .. } => Batch::Remote,
         Step::TakeOver { .. } => Batch::TakeOver,
+        Step::EditBalance { edit, .. } if edit.trims() => Batch::Trim,
+        Step::EditBalance { .. } => Batch::Balance,
+        Step::DropBackend { .. } => Batch::Drop,
         Step::EditSets { netns, edits } if edits.iter().all(|edit| edit.add.is_empty()) => Batch::Free(*netns),
         Step::EditMap { netns, .. } => Batch::Publish(*netns),
         _ => nft::namespace_of(step).map_or(Batch::Alone, Batch::Nft),

@@ -4,6 +4,7 @@
 //! configuration gave them to the port or to its service. It knows nothing of files, sockets or the kernel.
 
 mod check;
+mod dataplane;
 mod differing;
 mod spread;
 
@@ -17,6 +18,7 @@ use ipnetwork::{Ipv4Network, Ipv6Network};
 
 pub use check::{Check, DnsProbe, DnsRecord, ExecProbe, HttpProbe, OnDown, Probe, Tls, UdpProbe};
 
+pub use dataplane::Dataplane;
 pub use differing::{Differing, Order};
 pub use spread::{OnEmpty, Prefer, Quorum, Spread};
 
@@ -39,7 +41,8 @@ pub struct Mesh {
     pub key: Option<PublicKey>,
     pub ingress: Ingress,
     pub gateway: Gateway,
-    /// IPVS timeouts of the sandbox, in seconds.
+    pub dataplane: Dataplane,
+    /// How long the sandbox remembers connections, in seconds.
     pub timeouts: Timeouts,
     /// The other nodes, in the order of the file.
     pub peers: Vec<Peer>,

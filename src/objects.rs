@@ -4,6 +4,7 @@
 //! plan, and teardown is the difference to nothing. Only what is ours stands here. What belongs to others
 //! and still matters to us (a chain that drops forwarded packets, say) is in [`Surroundings`].
 
+mod balance;
 mod ipvs;
 mod key;
 mod link;
@@ -16,6 +17,7 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+pub use balance::{Balance, Pick, Way, backends_set, slots_map, ways_map};
 pub use ipvs::{
     Destination, DestinationKey, Persistence, Scheduler, SchedulerFlags, Thresholds, Timeouts, VirtualKey,
     VirtualService,
@@ -23,8 +25,8 @@ pub use ipvs::{
 pub use key::{NoKey, PrivateKey, PublicKey};
 pub use link::{Address, HOST_END, Leg, Link, LinkId, LinkKind, Route, TUNNEL, port_name};
 pub use nft::{
-    Action, Chain, ChainKind, FLOWS, Hook, Key, Map, MapKind, MapValue, Match, Opening, Rule, SILENT, TABLE,
-    TUNNEL_CHAIN, Table,
+    Action, Base, Chain, ChainKind, FLOWS, HASH_SEED, Hook, Key, Map, MapKind, MapValue, Match, Opening, Rule, SILENT,
+    TABLE, TUNNEL_CHAIN, Table,
 };
 pub use returns::{Returns, return_mark};
 pub use set::{Network, Set, SetElement, SetKind};
@@ -56,6 +58,8 @@ pub struct Objects {
     pub openings: BTreeSet<Opening>,
     /// IPVS services of the sandbox.
     pub services: BTreeMap<VirtualKey, VirtualService>,
+    /// How nftables spreads clients in the sandbox, where it is not IPVS that does.
+    pub balances: BTreeMap<VirtualKey, Balance>,
     /// IPVS timeouts of the sandbox.
     pub timeouts: Option<Timeouts>,
     /// Kernel parameters by namespace and dotted name, as /proc/sys shows them.

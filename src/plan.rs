@@ -5,6 +5,7 @@
 //! the published ports on the host. Then what is not wanted goes, from the outside in. So at every prefix of a plan a published
 //! port leads to a mark that has its service, and no port loses its last backend before it is unpublished.
 
+mod balances;
 mod blocked;
 mod links;
 mod maps;
@@ -16,6 +17,7 @@ mod wireguard;
 
 use std::fmt;
 
+pub use balances::BalanceEdit;
 pub use blocked::Blocked;
 pub use maps::take_overs;
 pub use step::{SetEdit, Step};
@@ -56,6 +58,7 @@ pub fn diff(seen: &Objects, wanted: &Objects) -> Plan {
     difference.make_tables(&remade, &mut steps);
     difference.open_forward(&mut steps);
     difference.make_services(&mut steps);
+    difference.make_balances(&mut steps);
     difference.publish(Netns::Sandbox, &mut steps);
     difference.publish(Netns::Host, &mut steps);
 
@@ -64,6 +67,7 @@ pub fn diff(seen: &Objects, wanted: &Objects) -> Plan {
     difference.close_forward(&mut steps);
     difference.unpublish(Netns::Sandbox, &mut steps);
     difference.break_services(&mut steps);
+    difference.break_balances(&mut steps);
     difference.break_tables(Netns::Sandbox, &mut steps);
     difference.break_returns(&mut steps);
     difference.break_remote(&remade, &mut steps);

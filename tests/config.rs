@@ -101,6 +101,7 @@ fn named(address: &str, netns: &str) -> Backend {
 fn defaults() -> Config {
     Config {
         node: Node {
+            dataplane: None,
             name: None,
             address: None,
             on_stop: OnStop::Keep,
@@ -194,6 +195,7 @@ fn every_key_is_read() {
     );
     let expected = Config {
         node: Node {
+            dataplane: None,
             name: Some("node-1".to_owned()),
             address: Some("192.168.50.1".parse().unwrap()),
             on_stop: OnStop::Remove,

@@ -37,6 +37,7 @@ const VARIANTS: &[(&str, usize, &[u16])] = &[
     ("meshd", 1, &[1, 1000, 10_000]),
     ("meshd preserve", 1, &[1]),
     ("meshd host", 1, &[1]),
+    ("meshd nftables", 1, &[1, 1000, 10_000]),
     ("by hand", 1, &[1, 1000]),
     ("swarm", 1, &[1, 10, 100, 1000, 10_000]),
     ("haproxy", 1, &[1]),
@@ -45,6 +46,7 @@ const VARIANTS: &[(&str, usize, &[u16])] = &[
     ("meshd", 2, &[1]),
     ("meshd preserve", 2, &[1]),
     ("meshd encrypted", 2, &[1]),
+    ("meshd nftables", 2, &[1]),
     ("by hand", 2, &[1]),
 ];
 
@@ -98,12 +100,13 @@ fn measure(variant: &Variant) -> Value {
             byhand::direct(&world);
             targets = world.direct();
         }
-        "meshd" => running.push(Box::new(meshd::start(&world, ""))),
-        "meshd preserve" => running.push(Box::new(meshd::start(&world, "client_address = 'preserve'"))),
-        "meshd host" => running.push(Box::new(meshd::start(&world, "mode = 'host'"))),
+        "meshd" => running.push(Box::new(meshd::start(&world, "ipvs", ""))),
+        "meshd preserve" => running.push(Box::new(meshd::start(&world, "ipvs", "client_address = 'preserve'"))),
+        "meshd host" => running.push(Box::new(meshd::start(&world, "ipvs", "mode = 'host'"))),
+        "meshd nftables" => running.push(Box::new(meshd::start(&world, "nftables", ""))),
         "meshd encrypted" => {
             world.encrypt();
-            running.push(Box::new(meshd::start(&world, "")));
+            running.push(Box::new(meshd::start(&world, "ipvs", "")));
         }
         "by hand" => byhand::mesh(&world),
         "swarm" => byhand::swarm(&world),

@@ -5,7 +5,7 @@ use crate::traffic::TARGET;
 use crate::world::{BACKENDS, World};
 
 /// Runs it with as many services as there are ports; `keys` are each service's.
-pub fn start(world: &World, keys: &str) -> Vec<Meshd> {
+pub fn start(world: &World, dataplane: &str, keys: &str) -> Vec<Meshd> {
     // They are on the last node.
     let house = world.nodes.len();
     let services = |config: Config| {
@@ -14,7 +14,8 @@ pub fn start(world: &World, keys: &str) -> Vec<Meshd> {
             format!("{{ address = '{address}'{node}, netns = \"{name}\" }}")
         });
         let backends = backends.join(", ");
-        world.ports().fold(config.without_ipv6(), |config, port| {
+        let config = config.without_ipv6().set("node", "dataplane", &format!("'{dataplane}'"));
+        world.ports().fold(config, |config, port| {
             config.service(&format!(
                 "name = 'service-{port}'\n{keys}\nport = [{{ published = {port}, target = {TARGET} }}]\nbackend = [{backends}]"
             ))

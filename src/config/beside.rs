@@ -61,7 +61,8 @@ pub fn judge_beside(
     let name = |at| written.at(at).1;
     let findings = Findings::new(&written.text, "").named(&name);
     let document = syntax::parse(&written.text, &findings);
-    let mut sites = Sites { nodes: nodes(&config.node, &config.peers), ..Sites::default() };
+    let mut sites =
+        Sites { nodes: nodes(&config.node, &config.peers), dataplane: config.node.dataplane, ..Sites::default() };
     let read = document.as_ref().map(|document| {
         let root = Section::root(document.get_ref(), &["service"], &findings);
         services::read(&root, &mut sites)

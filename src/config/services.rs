@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use toml::de::DeValue;
 
-use crate::mesh::{Access, Backend, BackendState, Port, Scheduling, Service, Thresholds};
+use crate::mesh::{Access, Backend, BackendState, Dataplane, Port, Scheduling, Service, Thresholds};
 use crate::objects::{Family, NetnsRef, PortRange, Protocol, Scheduler, SchedulerFlags};
 
 use super::access;
@@ -59,6 +59,8 @@ pub(super) struct Sites {
     pub backends: Vec<BackendSite>,
     /// What a backend's `node` may be.
     pub nodes: Nodes,
+    /// Who balances, if that is known.
+    pub dataplane: Option<Dataplane>,
 }
 
 pub(super) struct PortSite {
@@ -167,7 +169,7 @@ fn port(section: &Section<'_>, service: &str, inherited: &Inherited<'_>, sites: 
     way.goes_together(section, published, &backends);
     let check = check.of(section, !published.is_single());
     spread.goes_together(section, scheduling.values.scheduler, check.as_ref(), &backends);
-    Some(Port {
+    let port = Port {
         published,
         target: published.is_single().then(|| target.map_or(first, |target| target.value)),
         scheduling: scheduling.values,
@@ -177,7 +179,13 @@ fn port(section: &Section<'_>, service: &str, inherited: &Inherited<'_>, sites: 
         check,
         spread: spread.value(),
         backends,
-    })
+    };
+    if let Some((key, what, remedy)) = sites.dataplane.and_then(|dataplane| dataplane.cannot(&port)) {
+        let trouble = format!("{what} of port {published} is nothing that [node] dataplane \"nftables\" can do");
+        let at = section.place(key).unwrap_or(section.at);
+        section.report(at, format!("{trouble}; {remedy}, or dataplane = \"ipvs\", would do"));
+    }
+    Some(port)
 }
 
 /// A persistent service behind a mark keeps the packet's port, whatever port its destinations have: so IPVS's

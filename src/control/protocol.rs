@@ -344,6 +344,9 @@ pub struct Status {
     pub services: usize,
     pub ports: usize,
     pub backends: usize,
+    /// Who balances: `ipvs` or `nftables`.
+    #[serde(default)]
+    pub dataplane: String,
     /// IPVS timeouts, read back from the sandbox; absent while there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
@@ -363,6 +366,9 @@ pub struct Status {
     /// Tables of the kernel that are nearly full, and what to do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub crowded: Vec<String>,
+    /// Other firewalls of the host that may keep clients out, and what mends that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub firewalls: Vec<String>,
     /// Those of them that someone undoes every time; they are mended more and more slowly.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contested: Vec<String>,
@@ -414,8 +420,9 @@ pub struct PortTraffic {
 pub struct BackendTraffic {
     /// Address and port; port 0: the published one.
     pub backend: String,
+    /// With nftables: the number of its slots.
     pub weight: u32,
-    /// Connections now (ActiveConn); for UDP always 0.
+    /// Connections now (ActiveConn); for UDP always 0, but with nftables.
     pub active: u32,
     /// Others that are remembered (InActConn).
     pub inactive: u32,
@@ -423,7 +430,7 @@ pub struct BackendTraffic {
     pub counters: Counters,
 }
 
-/// Since the service or the backend was made.
+/// Since the service or the backend was made; with nftables, since the backend has its slots, and connections alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Counters {
     pub connections: u64,

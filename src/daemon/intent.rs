@@ -189,7 +189,9 @@ impl Intent {
 
     /// Reads the file, and looks for what is against it: here, in what the socket has, and on this host.
     fn load(&self) -> Result<Candidate, String> {
-        let config = file::load(&self.sources.path).map_err(|error| error.to_string())?;
+        let mut config = file::load(&self.sources.path).map_err(|error| error.to_string())?;
+        // What was left open was decided at the start.
+        config.node.dataplane = config.node.dataplane.or(self.started.node.dataplane);
         let (old, new) = (&self.started, &config);
         if names(Some(new)) != names(Some(old)) {
             let old = names(Some(old));
@@ -205,6 +207,10 @@ impl Intent {
                 "[node] state_dir cannot change while meshd runs (now {}): stop it, move what is there, and start it",
                 old.node.state_dir.display()
             ));
+        }
+        if new.node.dataplane != old.node.dataplane {
+            let now = old.node.dataplane.unwrap_or_default();
+            return Err(format!("[node] dataplane cannot change while meshd runs (now it is {now}): restart it"));
         }
         if new.ingress.encryption.is_some() != old.ingress.encryption.is_some() {
             return Err("[ingress] encryption cannot change while meshd runs: restart it".to_owned());
@@ -239,6 +245,7 @@ impl Intent {
             services: wanted.mesh.services.len(),
             ports: wanted.mesh.ports().count(),
             backends: wanted.mesh.count_backends(),
+            dataplane: wanted.mesh.dataplane.to_string(),
             path: self.sources.path.display().to_string(),
             refused_reload: self.sources.refused_reload.clone(),
             state_dir: self.sources.state_dir().display().to_string(),

@@ -8,14 +8,13 @@ use tracing::warn;
 
 use crate::dataplane::{encapsulation, overlay_mtu};
 use crate::kernel::probe::may_run_as_others;
-use crate::kernel::surroundings::legacy_filters;
 use crate::kernel::{Kernel, Result, listeners};
 use crate::mesh::{Check, Encryption, Ingress, Mesh, PortRange, Probe, Protocol};
 use crate::objects::HOST_END;
 
 /// Why this mesh cannot be on this host, each with what to do.
 pub fn problems(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
-    let mut problems = Vec::new();
+    let mut problems = mesh.misfits();
     if let Some(bridge) = &mesh.gateway.bridge
         && kernel.links().is_foreign(bridge)?
     {
@@ -109,7 +108,6 @@ fn narrow_paths(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
 
 /// What works, but may surprise.
 pub fn warn(kernel: &mut Kernel, mesh: &Mesh) {
-    warn_of_drops(kernel, mesh);
     // Each table is read once: there may be ten thousand ports.
     let ports = mesh.ports().map(|port| port.published);
     let published: BTreeMap<(Protocol, u16), PortRange> =
@@ -131,26 +129,6 @@ pub fn warn(kernel: &mut Kernel, mesh: &Mesh) {
                 "[node] address = \"{address}\" is not an address of this host: no other node will reach its overlay"
             );
         }
-    }
-}
-
-/// What other firewalls will drop, whatever we accept.
-fn warn_of_drops(kernel: &mut Kernel, mesh: &Mesh) {
-    let link = mesh.gateway.link();
-    for command in legacy_filters() {
-        warn!(
-            "{command} has a filter table here, which meshd cannot see: if its FORWARD chain drops, run \
-             `{command} -I FORWARD -i {link} -j ACCEPT` and `{command} -I FORWARD -o {link} -j ACCEPT`"
-        );
-    }
-    if mesh.gateway.open_forward {
-        return;
-    }
-    for chain in kernel.surroundings(None).map(|around| around.forward_drops).unwrap_or_default() {
-        warn!(
-            "chain {chain} drops what nobody accepts, and [gateway] open_forward = false: published ports will not answer \
-             from outside until you run `nft insert rule {chain} iifname {link} accept` and `nft insert rule {chain} oifname {link} accept`"
-        );
     }
 }
 

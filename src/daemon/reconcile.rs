@@ -13,7 +13,7 @@ use crate::dataplane;
 use crate::kernel::{self, Errno, Kernel};
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
-use crate::objects::{FLOWS, LinkKind, Mark, Objects, Surroundings};
+use crate::objects::{FLOWS, LinkKind, Mark, Objects, Opening, Surroundings};
 use crate::plan::{self, Plan, Step};
 
 /// Plans longer than that are logged as their number, their steps only at `debug`.
@@ -63,6 +63,8 @@ pub struct Reconciler {
     took: Duration,
     /// What the kernel holds, as far as we know: nothing, where something failed.
     held: Option<Held>,
+    /// Chains of others that drop what nobody accepts, when last seen.
+    drops: BTreeSet<Opening>,
     /// The host's links, when last seen.
     uplinks: Option<BTreeSet<String>>,
     /// Looks in a row that were not close.
@@ -159,6 +161,7 @@ impl Reconciler {
         let start = Instant::now();
         self.held = None;
         let surroundings = kernel.surroundings(mesh.address).context("cannot look around on this host")?;
+        self.drops.clone_from(&surroundings.forward_drops);
         let wanted = dataplane::objects(mesh, &surroundings);
         let closely = asked || !self.started || !self.unfinished.is_empty() || self.glances >= GLANCES;
         self.glances = if closely { 0 } else { self.glances + 1 };
@@ -279,6 +282,11 @@ impl Reconciler {
     /// Of each thing that someone undoes as often as it is mended, a line.
     pub fn contested(&self) -> Vec<String> {
         self.quarrel.steps().iter().map(first_line).collect()
+    }
+
+    /// Chains of others that drop what nobody accepts.
+    pub fn drops(&self) -> &BTreeSet<Opening> {
+        &self.drops
     }
 
     /// What the look cost besides.
@@ -423,6 +431,7 @@ fn mark_of(step: &Step) -> Option<Mark> {
         Step::AddDestination { service, .. }
         | Step::SetDestination { service, .. }
         | Step::DeleteDestination { service, .. } => Some(service.mark),
+        Step::EditBalance { key, .. } | Step::DropBackend { key, .. } => Some(key.mark),
         Step::EditMap { remove, add, .. } => add.iter().chain(remove).map(|(port, _)| port.mark()).next(),
         _ => None,
     }

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::checks::Checks;
 use super::crowded::Crowded;
+use super::firewalls::Firewalls;
 use super::intent::Pending;
 use super::leaving::Leaving;
 use super::reconcile::{self, Pace, Reconciler};
@@ -72,6 +73,7 @@ pub(super) struct Loop {
     pub sharing: Sharing,
     pub leaving: Leaving,
     pub crowded: Crowded,
+    pub firewalls: Firewalls,
     /// A backend has come or gone by itself since the last look: what is to be done is no one's fault.
     pub turned: bool,
     /// When to tell what has changed of backends, if anything has.
@@ -224,6 +226,7 @@ impl Loop {
         self.checks.run(&mut self.kernel);
         if looked {
             self.crowded.look(&self.kernel.occupancy());
+            self.firewalls.look(&mesh.gateway, self.reconciler.drops());
         }
         let timeouts = match &before.timeouts {
             Some(known) if !looked => Some(known.clone()),
@@ -243,6 +246,7 @@ impl Loop {
             timeouts,
             repaired: before.repaired + report.mended.len() as u64,
             crowded: Arc::new(self.crowded.lines()),
+            firewalls: Arc::new(self.firewalls.lines()),
             contested: Arc::new(self.reconciler.contested()),
             unwell: Arc::new(self.checks.unwell()),
             leaving: Arc::new(self.leaving.lines()),

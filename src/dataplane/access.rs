@@ -93,7 +93,7 @@ fn chain(mesh: &Mesh) -> Chain {
         let stranger = Match::NotAmong { key: Key::SourceAndPort(family), set: allowed(family).to_owned() };
         rules.push(Rule::new([Match::DestinationLocal, guarded, stranger], Action::Drop));
     }
-    Chain { kind: ChainKind::Filter, hook: Hook::Prerouting, priority: GATE, rules }
+    Chain::base(ChainKind::Filter, Hook::Prerouting, GATE, rules)
 }
 
 fn add(table: &mut Table, name: &str, kind: SetKind, elements: impl Iterator<Item = SetElement>) {

@@ -13,7 +13,7 @@ use crate::objects::{Action, Chain, ChainKind, FLOWS, Hook, Match, Rule, Surroun
 use super::access;
 
 /// Behind everyone's filters: what one of them drops never comes here.
-const LAST: i32 = 225;
+pub(super) const LAST: i32 = 225;
 /// The kernel takes 255 (nf_tables_parse_netdev_hooks), one of them the sandbox's.
 const MOST_LINKS: usize = 254;
 
@@ -27,7 +27,7 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, table: &mut Table)
     // Its answers would leave by the link that the connection came in by, whatever the routes say; and are sent in frames.
     let ours = [Match::InterfaceOut(link.to_owned()), Match::Established, Match::Ethernet, Match::ReversePath];
     let rule = Rule::new(ours, Action::Offload);
-    let chain = Chain { kind: ChainKind::Filter, hook: Hook::Forward, priority: LAST, rules: vec![rule] };
+    let chain = Chain::base(ChainKind::Filter, Hook::Forward, LAST, vec![rule]);
     table.chains.insert(FLOWS.to_owned(), chain);
     table.flows = Some(links);
 }

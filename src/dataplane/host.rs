@@ -83,7 +83,7 @@ fn publish() -> impl Iterator<Item = Rule> {
 
 fn chains(mesh: &Mesh, v6: bool) -> BTreeMap<String, Chain> {
     let link = mesh.gateway.link();
-    let nat = |hook, priority, rules| Chain { kind: ChainKind::Nat, hook, priority, rules };
+    let nat = |hook, priority, rules| Chain::base(ChainKind::Nat, hook, priority, rules);
 
     // What comes out of the sandbox goes where it says: a backend on this host whose own port is published
     // as well would otherwise be led back in.

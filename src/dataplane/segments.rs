@@ -30,7 +30,7 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, table: &mut Table)
     };
     let rules: Vec<Rule> = Family::ALL.into_iter().filter(|family| has_strangers(mesh, *family)).map(rule).collect();
     if !rules.is_empty() {
-        let chain = Chain { kind: ChainKind::Filter, hook: Hook::Postrouting, priority: MANGLE, rules };
+        let chain = Chain::base(ChainKind::Filter, Hook::Postrouting, MANGLE, rules);
         table.chains.insert("segments".to_owned(), chain);
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn lower(mesh: &Mesh, table: &mut Table) {
     }
     let ours = Match::Vxlan { port: mesh.ingress.port, vni: mesh.ingress.vni };
     rules.push(Rule::new([ours.clone()], Action::Drop));
-    let chain = Chain { kind: ChainKind::Filter, hook: Hook::Input, priority: FILTER, rules };
+    let chain = Chain::base(ChainKind::Filter, Hook::Input, FILTER, rules);
     table.chains.insert(TUNNEL_CHAIN.to_owned(), chain);
     if open && mesh.other_nodes().next().is_some() {
         // The source port of a packet of the tunnel is a hash of what is inside, and nothing comes back to it: each connection
@@ -44,7 +44,7 @@ pub(super) fn lower(mesh: &Mesh, table: &mut Table) {
         // What others' tunnels send by this host is theirs.
         for (name, hook, matches) in [("untracked", Hook::Prerouting, to_us), ("untracked_own", Hook::Output, own)] {
             let rules = vec![Rule::new(matches, Action::Untracked)];
-            table.chains.insert(name.to_owned(), Chain { kind: ChainKind::Filter, hook, priority: RAW, rules });
+            table.chains.insert(name.to_owned(), Chain::base(ChainKind::Filter, hook, RAW, rules));
         }
     }
 }

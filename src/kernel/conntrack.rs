@@ -1,8 +1,10 @@
-//! The host's connection tracking, made to forget flows (linux/netfilter/nfnetlink_conntrack.h).
+//! Connection tracking, made to forget flows (linux/netfilter/nfnetlink_conntrack.h).
 //!
 //! A datagram flow that began before its port was published is known to connection tracking as not
 //! translated, and stays so as long as it goes on: the mesh never sees it. Once forgotten, its next packet is
 //! a new flow, which meets the rules.
+
+pub mod balanced;
 
 use std::net::IpAddr;
 
@@ -180,6 +182,7 @@ fn deletion(family: Family, body: &[u8]) -> Option<Request> {
 /// What reads the kernel's answers here (see `replies`).
 pub(super) const READERS: Readers = &[|body| {
     let _ = (Flow::read(body).map(|flow| flow.is_translated()), deletion(Family::V4, body));
+    balanced::READERS.iter().for_each(|read| read(body));
 }];
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! It is as particular as the real one: what hangs on something that isn't there is refused, and what hangs
 //! on something that goes, goes too.
 
+mod balances;
 mod links;
 mod tables;
 
@@ -85,6 +86,7 @@ pub fn apply(objects: &mut Objects, step: &Step) -> Outcome {
         | Step::SetChain { .. }
         | Step::DeleteChain { .. }
         | Step::EditMap { .. } => return tables::apply(objects, step),
+        Step::EditBalance { .. } | Step::DropBackend { .. } => return balances::apply(objects, step),
         Step::SetTimeouts(timeouts) => {
             exists(objects, Netns::Sandbox)?;
             objects.timeouts = Some(timeouts);
@@ -161,6 +163,7 @@ fn delete_namespace(objects: &mut Objects, netns: Netns) {
     match netns {
         Netns::Sandbox => {
             objects.services.clear();
+            objects.balances.clear();
             objects.timeouts = None;
         }
         Netns::Overlay => objects.legs.clear(),

@@ -1,6 +1,7 @@
 //! nftables over netlink, without the nft program and without libnftnl: what is written and what is read
 //! back share one vocabulary, and a batch goes to the kernel in one send (KERNEL.md, "Netlink").
 
+mod balance;
 mod expr;
 mod flows;
 mod forward;
@@ -10,15 +11,23 @@ pub mod returns;
 mod rule;
 mod set;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::{Duration, Instant};
+
 use nix::errno::Errno;
 
 use expr::Expr;
 pub use forward::Forward;
 
 use super::attribute::Writer;
+use super::conntrack::balanced::{self, Served};
+use super::ipvs::{DestinationCounters, ServiceCounters, Traffic};
 use super::replies::Readers;
 use super::socket::{Error, NLM_F_APPEND, NLM_F_CREATE, Request, Socket};
-use crate::objects::{Chain, ChainKind, Family, Hook, MapKind, Netns, SetKind, TABLE, Table};
+use crate::objects::{
+    Balance, Base, Chain, ChainKind, Family, Hook, MapKind, Netns, SetKind, TABLE, Table, VirtualKey, ways_map,
+};
 use crate::plan::{SetEdit, Step};
 
 const NETLINK_NETFILTER: isize = 12;
@@ -65,9 +74,15 @@ const SET_NAME: u16 = 2;
 const POLICY_DROP: u32 = 0;
 const POLICY_ACCEPT: u32 = 1;
 
+/// Connections that pass by a flow table are not forgotten before Linux 6.4 (EBUSY), nor for a while after the flow table is gone.
+const FLOW_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a packet may be between two hooks.
+const ON_THE_WAY: Duration = Duration::from_millis(20);
+const FLOW_PAUSE: Duration = Duration::from_millis(5);
+
 /// What reads the kernel's answers here (see `replies`).
-pub(super) const READERS: [Readers; 3] =
-    [read::READERS, ELEMENT_READERS, &[flows::read_any, forward::read_any, returns::read_any]];
+pub(super) const READERS: [Readers; 4] =
+    [read::READERS, ELEMENT_READERS, balance::READERS, &[flows::read_any, forward::read_any, returns::read_any]];
 
 /// What reads the elements of maps and sets, of each kind.
 const ELEMENT_READERS: Readers = &[
@@ -114,9 +129,109 @@ impl Nft {
         read::table(&mut self.socket)
     }
 
+    /// Whether our table has maps to balance by.
+    pub fn balances_here(&mut self) -> Result<bool, Error> {
+        let mut question = header(INET);
+        question.string(SET_TABLE, TABLE);
+        question.string(SET_NAME, ways_map(Family::V4));
+        match self.socket.get(request(GETSET, 0, question)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is(Errno::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How the ports of that table, which is ours here, are balanced.
+    pub fn balances(&mut self, table: &Table) -> Result<BTreeMap<VirtualKey, Balance>, Error> {
+        balance::read(&mut self.socket, table)
+    }
+
+    /// How many connections came to each backend since its slots are its, and how many of those it has that can still say something.
+    pub fn served(&mut self) -> Result<BTreeMap<VirtualKey, ServiceCounters>, Error> {
+        let slotted = balance::counted(&mut self.socket)?;
+        let backends = slotted.iter().flat_map(|(key, places)| places.keys().map(|place| (key.mark, *place)));
+        let open = balanced::count(&mut self.socket, &backends.collect())?;
+        let counters = |(key, places): (VirtualKey, BTreeMap<_, balance::Slotted>)| {
+            let mut counters = ServiceCounters::default();
+            for (place, slotted) in places {
+                let traffic = Traffic { connections: slotted.connections, ..Traffic::default() };
+                let active = open.get(&(key.mark, place)).copied().unwrap_or(0);
+                let of =
+                    DestinationCounters { weight: slotted.slots, active, traffic, ..DestinationCounters::default() };
+                counters.destinations.insert(place, of);
+                counters.traffic.add(&traffic);
+            }
+            (key, counters)
+        };
+        Ok(slotted.into_iter().map(counters).collect())
+    }
+
     /// Packets that the rules of one of our chains counted; 0 where there is no such chain.
     pub fn counted(&mut self, chain: &str) -> Result<u64, Error> {
         read::counted(&mut self.socket, chain)
+    }
+
+    /// Ends the connections of those backends, and forgets that they may have any.
+    pub fn drop_backends(&mut self, steps: &[&Step]) -> Vec<Outcome> {
+        let dropped = balance::dropped(steps);
+        match self.end_connections(&dropped) {
+            Ok(()) => self.apply(steps),
+            Err(error) => {
+                let mut first = Some(error);
+                let again = || Error::Malformed("connections of another backend could not be ended");
+                steps.iter().map(|_| Err(first.take().unwrap_or_else(again))).collect()
+            }
+        }
+    }
+
+    fn end_connections(&mut self, of: &BTreeSet<Served>) -> Result<(), Error> {
+        self.end_known(of)?;
+        // A first packet that was on its way when slots were looked up is only known once it leaves.
+        thread::sleep(ON_THE_WAY);
+        self.end_known(of)
+    }
+
+    fn end_known(&mut self, of: &BTreeSet<Served>) -> Result<(), Error> {
+        let open = balanced::open_ones(&mut self.socket, of)?;
+        let mut busy = balanced::forget(&mut self.socket, open)?;
+        if busy.is_empty() {
+            return Ok(());
+        }
+        let start = self.stop_flows()?;
+        // The kernel takes its time to let them go.
+        let deadline = Instant::now() + FLOW_PATIENCE;
+        let mut outcome = Ok(());
+        while !busy.is_empty() && outcome.is_ok() && Instant::now() < deadline {
+            thread::sleep(FLOW_PAUSE);
+            match balanced::forget(&mut self.socket, std::mem::take(&mut busy)) {
+                Ok(left) => busy = left,
+                Err(error) => outcome = Err(error),
+            }
+        }
+        self.all(&start)?;
+        outcome?;
+        if busy.is_empty() { Ok(()) } else { Err(Errno::EBUSY.into()) }
+    }
+
+    /// Has all connections go the long way; what has them pass quickly again.
+    fn stop_flows(&mut self) -> Result<Vec<Step>, Error> {
+        let Some(Table { flows: Some(links), chains, .. }) = self.table()? else { return Ok(Vec::new()) };
+        let netns = Netns::Sandbox;
+        let mut start = vec![Step::AddFlows { netns, links }];
+        let mut stop = Vec::new();
+        for (name, chain) in chains.into_iter().filter(|(_, chain)| chain.offloads()) {
+            stop.push(Step::DeleteChain { netns, name: name.clone() });
+            start.push(Step::SetChain { netns, name, chain });
+        }
+        stop.push(Step::DeleteFlows { netns });
+        // What of that is not done is found by whoever waits for its flows.
+        let _ = self.all(&stop);
+        Ok(start)
+    }
+
+    /// All of the steps, or the first error.
+    fn all(&mut self, steps: &[Step]) -> Result<(), Error> {
+        self.apply(&steps.iter().collect::<Vec<_>>()).into_iter().collect()
     }
 
     /// Does the steps in one transaction. If the kernel objects, halves are tried by themselves, down to the
@@ -144,6 +259,8 @@ fn done_already(step: &Step, error: &Error) -> bool {
         Step::DeleteTable(_) | Step::DeleteMap { .. } | Step::DeleteSet { .. } => true,
         Step::DeleteChain { .. } | Step::DeleteFlows { .. } => true,
         Step::EditMap { add, .. } => add.is_empty(),
+        Step::EditBalance { edit, .. } => edit.trims() || edit.closes(),
+        Step::DropBackend { .. } => true,
         _ => false,
     };
     deletes && error.is(Errno::ENOENT)
@@ -176,6 +293,10 @@ fn requests(steps: &[&Step]) -> Vec<Request> {
             };
             let alike = 1 + after.iter().take_while(same).count();
             edit_map(&rest[..alike], &mut out);
+            rest = &rest[alike..];
+        } else if balance::is_about(step) {
+            let alike = 1 + after.iter().take_while(|step| balance::is_about(step)).count();
+            balance::requests(&rest[..alike], &mut out);
             rest = &rest[alike..];
         } else {
             single(step, out.len() as u32, &mut out);
@@ -262,7 +383,8 @@ fn single(step: &Step, id: u32, out: &mut Vec<Request>) {
 
 /// Makes the chain if it is not there, empties it, fills it: at once, so no packet meets it half full.
 fn set_chain(name: &str, chain: &Chain, out: &mut Vec<Request>) {
-    out.push(new_chain(TABLE, name, chain_type(chain.kind), chain.hook, chain.priority));
+    let base = chain.base.map(|Base { kind, hook, priority }| (chain_type(kind), hook, priority));
+    out.push(new_chain(TABLE, name, base));
 
     let mut body = header(INET);
     body.string(RULE_TABLE, TABLE);
@@ -272,16 +394,18 @@ fn set_chain(name: &str, chain: &Chain, out: &mut Vec<Request>) {
     out.extend(chain.rules.iter().map(|rule| new_rule(TABLE, name, &rule::compile(rule))));
 }
 
-fn new_chain(table: &str, name: &str, kind: &str, hook: Hook, priority: i32) -> Request {
+fn new_chain(table: &str, name: &str, base: Option<(&str, Hook, i32)>) -> Request {
     let mut body = header(INET);
     body.string(CHAIN_TABLE, table);
     body.string(CHAIN_NAME, name);
-    body.nested(CHAIN_HOOK, |place| {
-        place.be32(HOOK_NUMBER, hook_number(hook));
-        place.be32(HOOK_PRIORITY, priority as u32);
-    });
-    body.be32(CHAIN_POLICY, POLICY_ACCEPT);
-    body.string(CHAIN_TYPE, kind);
+    if let Some((kind, hook, priority)) = base {
+        body.nested(CHAIN_HOOK, |place| {
+            place.be32(HOOK_NUMBER, hook_number(hook));
+            place.be32(HOOK_PRIORITY, priority as u32);
+        });
+        body.be32(CHAIN_POLICY, POLICY_ACCEPT);
+        body.string(CHAIN_TYPE, kind);
+    }
     request(NEWCHAIN, NLM_F_CREATE, body)
 }
 
@@ -323,6 +447,7 @@ pub fn namespace_of(step: &Step) -> Option<Netns> {
         | Step::SetChain { netns, .. }
         | Step::DeleteChain { netns, .. }
         | Step::EditMap { netns, .. } => Some(*netns),
+        Step::EditBalance { .. } | Step::DropBackend { .. } => Some(Netns::Sandbox),
         _ => None,
     }
 }

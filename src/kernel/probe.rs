@@ -13,8 +13,8 @@ use super::netns;
 use super::nft::Nft;
 use super::wireguard::WireguardSocket;
 use crate::objects::{
-    Action, Chain, ChainKind, FLOWS, Family, Hook, Link, LinkId, LinkKind, Mac, Map, MapKind, Match, Netns, Rule,
-    Scheduler, Table,
+    Action, Chain, ChainKind, FLOWS, Family, Hook, Link, LinkId, LinkKind, Mac, Map, MapKind, Match, Netns, Pick, Rule,
+    Scheduler, Table, Way, slots_map, ways_map,
 };
 use crate::plan::Step;
 
@@ -101,9 +101,10 @@ pub fn run() -> Report {
         let made = unshare(CloneFlags::CLONE_NEWNET);
         report.add("network namespaces", true, made.map(|()| String::new()).map_err(|errno| errno.to_string()));
         if made.is_ok() {
-            ipvs(&mut report);
+            let has_ipvs = ipvs(&mut report);
+            ipv6(&mut report);
             wireguard(&mut report);
-            nftables(&mut report);
+            nftables(&mut report, has_ipvs);
             links(&mut report);
         }
         report
@@ -111,12 +112,17 @@ pub fn run() -> Report {
     tried.join().unwrap_or_default()
 }
 
-fn ipvs(report: &mut Report) {
+/// Whether there is IPVS.
+fn ipvs(report: &mut Report) -> bool {
     let mut ipvs = match Ipvs::open() {
         Ok(ipvs) => ipvs,
-        Err(error) => return report.add("ip_vs", true, Err(error.to_string())),
+        // nftables can balance in its place.
+        Err(error) => {
+            report.add("ip_vs", false, Err(error.to_string()));
+            return false;
+        }
     };
-    report.add("ip_vs", true, Ok(String::new()));
+    report.add("ip_vs", false, Ok(String::new()));
     let found = ipvs.schedulers();
     let names =
         |list: &BTreeSet<Scheduler>| list.iter().map(|scheduler| scheduler.name()).collect::<Vec<_>>().join(" ");
@@ -124,7 +130,7 @@ fn ipvs(report: &mut Report) {
         Ok(found) => {
             let missing: BTreeSet<Scheduler> =
                 Scheduler::ALL.iter().copied().filter(|known| !found.contains(known)).collect();
-            report.add("schedulers", true, Ok(names(&found)));
+            report.add("schedulers", false, Ok(names(&found)));
             if !missing.is_empty() {
                 report.add(
                     "other schedulers",
@@ -133,8 +139,12 @@ fn ipvs(report: &mut Report) {
                 );
             }
         }
-        Err(error) => report.add("schedulers", true, Err(error.to_string())),
+        Err(error) => report.add("schedulers", false, Err(error.to_string())),
     }
+    true
+}
+
+fn ipv6(report: &mut Report) {
     let v6 = std::path::Path::new("/proc/sys/net/ipv6").exists();
     let closed = "IPv6 is off in this kernel; published ports are closed to it".to_owned();
     report.add("ipv6", false, if v6 { Ok(String::new()) } else { Err(closed) });
@@ -151,32 +161,44 @@ fn sample() -> Table {
     for (name, kind, ranges) in [("marks", MapKind::Mark, false), ("ranges", MapKind::Address(Family::V4), true)] {
         maps.insert(name.to_owned(), Map { kind, ranges, elements: BTreeMap::new() });
     }
-    let nat = Chain {
-        kind: ChainKind::Nat,
-        hook: Hook::Prerouting,
-        priority: -100,
-        rules: vec![Rule::new(
-            [Match::Family(Family::V4), Match::DestinationLocal],
-            Action::DnatFrom { map: "ranges".into(), family: Family::V4 },
-        )],
-    };
-    let out = Chain {
-        kind: ChainKind::Nat,
-        hook: Hook::Postrouting,
-        priority: 100,
-        rules: vec![Rule::new([Match::Marked], Action::Masquerade)],
-    };
-    let mark = Chain {
-        kind: ChainKind::Filter,
-        hook: Hook::Prerouting,
-        priority: -150,
-        rules: vec![Rule::new([], Action::MarkFrom { map: "marks".into() })],
-    };
+    let to_sandbox = Action::DnatFrom { map: "ranges".into(), family: Family::V4 };
+    let published = Rule::new([Match::Family(Family::V4), Match::DestinationLocal], to_sandbox);
+    let nat = Chain::base(ChainKind::Nat, Hook::Prerouting, -100, vec![published]);
+    let rules = vec![Rule::new([Match::Marked], Action::Masquerade)];
+    let out = Chain::base(ChainKind::Nat, Hook::Postrouting, 100, rules);
+    let rules = vec![Rule::new([], Action::MarkFrom { map: "marks".into() })];
+    let mark = Chain::base(ChainKind::Filter, Hook::Prerouting, -150, rules);
     let chains = [("nat", nat), ("out", out), ("mark", mark)];
     Table { maps, chains: chains.map(|(name, chain)| (name.to_owned(), chain)).into(), ..Table::default() }
 }
 
-fn nftables(report: &mut Report) {
+/// How nftables balances: a chain of each kind, and the maps that it looks up.
+fn balancing() -> Vec<Step> {
+    let netns = Netns::Sandbox;
+    let mut steps = vec![Step::AddTable(netns)];
+    let family = Family::V4;
+    for (name, kind) in [
+        (ways_map(family), MapKind::Ways),
+        (slots_map(family, false), MapKind::Slots(family)),
+        (slots_map(family, true), MapKind::Hosts(family)),
+    ] {
+        let map = Map { kind, ranges: false, elements: BTreeMap::new() };
+        steps.push(Step::AddMap { netns, name: name.to_owned(), map });
+    }
+    for (pick, keeps_port) in [(Pick::Turn(0), false), (Pick::Source, true)] {
+        let way = Way { family, pick, slots: 2, keeps_port };
+        steps.push(Step::SetChain { netns, name: way.chain(), chain: Chain::of_way(way) });
+    }
+    let rules = vec![
+        Rule::new([Match::Marked], Action::MarkConnection),
+        Rule::new([Match::Family(family)], Action::GoByMark(family)),
+    ];
+    let chain = Chain::base(ChainKind::Nat, Hook::Prerouting, -100, rules);
+    steps.push(Step::SetChain { netns, name: "balance".to_owned(), chain });
+    steps
+}
+
+fn nftables(report: &mut Report, has_ipvs: bool) {
     let mut nft = match Nft::open().and_then(|mut nft| nft.table().map(|_| nft)) {
         Ok(nft) => nft,
         Err(error) => {
@@ -188,6 +210,16 @@ fn nftables(report: &mut Report) {
     let hint = "modules nf_flow_table_inet and nft_flow_offload; without them every packet goes the long way";
     let flows = flow_tables().map(|()| String::new()).map_err(|error| format!("{error}: {hint}"));
     report.add("nft flow tables", false, flows);
+    let balances = nft.apply(&balancing().iter().collect::<Vec<_>>()).into_iter().collect::<Result<(), _>>();
+    let hint = "nft_numgen, nft_hash, nft_ct and nft_nat are needed (Linux 5.6 or later)";
+    let outcome = balances.map(|()| String::new()).map_err(|error| format!("{error}: {hint}"));
+    report.add("nft balancing", !has_ipvs, outcome.clone());
+    let auto = match (has_ipvs, outcome) {
+        (true, _) => Ok("ipvs".to_owned()),
+        (false, Ok(_)) => Ok("nftables, since this kernel has no IPVS".to_owned()),
+        (false, Err(_)) => Err("neither IPVS nor nftables can balance here".to_owned()),
+    };
+    report.add("dataplane auto", true, auto);
     let netns = Netns::Host;
     let table = sample();
     let mut steps = vec![Step::AddTable(netns)];
@@ -226,7 +258,7 @@ pub fn has_flow_tables() -> bool {
 fn flow_tables() -> Result<(), super::socket::Error> {
     let netns = Netns::Host;
     let rule = Rule::new([Match::Established], Action::Offload);
-    let chain = Chain { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0, rules: vec![rule] };
+    let chain = Chain::base(ChainKind::Filter, Hook::Forward, 0, vec![rule]);
     let steps = [
         Step::AddTable(netns),
         Step::AddFlows { netns, links: BTreeSet::new() },

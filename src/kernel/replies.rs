@@ -9,8 +9,8 @@ use super::{conntrack, generic, ipvs, link, nft, socket, wireguard};
 /// Each reads one body, and tells nobody what it found.
 pub(super) type Readers = &'static [fn(&[u8])];
 
-const PARTS: [Readers; 9] = {
-    let [table, elements, others] = nft::READERS;
+const PARTS: [Readers; 10] = {
+    let [table, elements, balances, others] = nft::READERS;
     [
         socket::READERS,
         generic::READERS,
@@ -21,6 +21,7 @@ const PARTS: [Readers; 9] = {
         link::READERS,
         conntrack::READERS,
         wireguard::READERS,
+        balances,
     ]
 };
 

@@ -55,6 +55,7 @@ impl Mesh {
             && self.key == old.key
             && self.ingress == old.ingress
             && self.gateway == old.gateway
+            && self.dataplane == old.dataplane
             && self.timeouts == old.timeouts
             && self.peers == old.peers;
         if !same {
@@ -88,6 +89,7 @@ impl Mesh {
             key: self.key,
             ingress: self.ingress.clone(),
             gateway: self.gateway.clone(),
+            dataplane: self.dataplane,
             timeouts: self.timeouts,
             peers: self.peers.clone(),
             services,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::text::{self, Kind};
 use crate::kernel::ipvs::{DestinationCounters, ServiceCounters};
-use crate::mesh::Mesh;
+use crate::mesh::{Dataplane, Mesh};
 use crate::objects::{DestinationKey, Mark, PortRange, VirtualKey};
 
 /// The counters of one moment, and whose they are.
@@ -20,6 +20,8 @@ pub struct Traffic {
     backends: Vec<Backend>,
     /// Entries in the table of IPVS connections, persistence templates among them.
     pub(super) connections: u64,
+    /// Connections are all that is counted: what nftables has led to a backend passes by flow tables.
+    connections_alone: bool,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,12 @@ pub(super) struct Family {
 struct Series {
     direction: Option<&'static str>,
     value: fn(&DestinationCounters) -> u64,
+}
+
+impl Family {
+    fn is_of_packets(&self) -> bool {
+        self.series.iter().any(|series| series.direction.is_some())
+    }
 }
 
 const fn one(value: fn(&DestinationCounters) -> u64) -> Series {
@@ -120,14 +128,14 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "meshd_backend_weight",
         kind: Kind::Gauge,
-        help: "Weight of a backend in the kernel.",
+        help: "Weight of a backend in the kernel; with nftables the number of its slots.",
         subject: Subject::Backend,
         series: &[one(|counters| counters.weight as u64)],
     },
     Family {
         name: "meshd_backend_connections_active",
         kind: Kind::Gauge,
-        help: "Established connections (ActiveConn); for UDP always 0.",
+        help: "Established connections (ActiveConn); for UDP always 0. With nftables: those that are open, of UDP too.",
         subject: Subject::Backend,
         series: &[one(|counters| counters.active as u64)],
     },
@@ -145,7 +153,8 @@ impl Traffic {
     /// whether each has series of its own.
     pub fn new(mesh: &Mesh, counters: BTreeMap<VirtualKey, ServiceCounters>, backends: bool) -> Traffic {
         let names = names(mesh);
-        let mut traffic = Traffic::default();
+        let connections_alone = mesh.dataplane == Dataplane::Nftables;
+        let mut traffic = Traffic { connections_alone, ..Traffic::default() };
         for (key, counters) in counters {
             let destinations = counters.destinations.values();
             traffic.connections += destinations.map(entries_of).sum::<u64>();
@@ -176,7 +185,7 @@ impl Traffic {
 
     /// Writes the series of one port or backend, before the first the family's head; `false` behind the last.
     pub(super) fn write(&self, out: &mut Vec<u8>, family: &Family, row: usize) -> bool {
-        if row >= self.rows(family.subject) {
+        if row >= self.rows(family.subject) || self.connections_alone && family.is_of_packets() {
             return false;
         }
         if row == 0 {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::{Family, Mark, PortRange, Set, SetKind};
+use super::{Family, Mark, Pick, PortRange, Set, SetKind, Way, ways_map};
 
 /// The name of our one table in a namespace; its family is inet.
 pub const TABLE: &str = "meshd";
@@ -32,12 +32,13 @@ pub struct Table {
     pub chains: BTreeMap<String, Chain>,
 }
 
-/// A map whose key is a protocol and a port: a look-up costs the same with one element or with 10,000.
+/// A map, most often one whose key is a protocol and a port: a look-up costs the same with one element or with 10,000.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Map {
     pub kind: MapKind,
     /// Whether a key is a range of ports: such a map is a tree, a map of single ports is a hash table.
     pub ranges: bool,
+    /// None in those whose elements are [`Balance`](super::Balance)s'.
     pub elements: BTreeMap<PortRange, MapValue>,
 }
 
@@ -56,6 +57,30 @@ impl Map {
 pub enum MapKind {
     Mark,
     Address(Family),
+    /// From a mark to the chain that chooses a slot.
+    Ways,
+    /// From a mark and a slot to an address and a port.
+    Slots(Family),
+    /// From a mark and a slot to an address.
+    Hosts(Family),
+}
+
+impl MapKind {
+    pub const ALL: [MapKind; 8] = [
+        MapKind::Mark,
+        MapKind::Address(Family::V4),
+        MapKind::Address(Family::V6),
+        MapKind::Ways,
+        MapKind::Slots(Family::V4),
+        MapKind::Slots(Family::V6),
+        MapKind::Hosts(Family::V4),
+        MapKind::Hosts(Family::V6),
+    ];
+
+    /// Whether its elements are those of balances, which ports share it for.
+    pub fn is_of_balances(self) -> bool {
+        matches!(self, MapKind::Ways | MapKind::Slots(_) | MapKind::Hosts(_))
+    }
 }
 
 /// What a port is mapped to.
@@ -74,19 +99,41 @@ impl fmt::Display for MapValue {
     }
 }
 
-/// A base chain and its rules, in order. The policy is always accept: to drop is not our business.
+/// A chain and its rules, in order. The policy is always accept: to drop is not our business.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
-    pub kind: ChainKind,
-    pub hook: Hook,
-    pub priority: i32,
+    /// Where packets come in; `None`: from other chains only.
+    pub base: Option<Base>,
     pub rules: Vec<Rule>,
 }
 
+/// What makes a chain a base chain (nft(8)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    pub kind: ChainKind,
+    pub hook: Hook,
+    pub priority: i32,
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.kind, self.hook, self.priority)
+    }
+}
+
 impl Chain {
+    pub fn base(kind: ChainKind, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
+        Chain { base: Some(Base { kind, hook, priority }), rules }
+    }
+
+    /// The chain that chooses a slot so. Each has a counter of its own for those who take turns.
+    pub fn of_way(way: Way) -> Chain {
+        Chain { base: None, rules: vec![Rule::new([], Action::Spread(way.alike()))] }
+    }
+
     /// Whether the two differ in nothing but their rules.
     pub fn same_hook(&self, other: &Chain) -> bool {
-        self.kind == other.kind && self.hook == other.hook && self.priority == other.priority
+        self.base == other.base
     }
 
     /// Whether it fills our flow table, which then has to be there.
@@ -227,6 +274,8 @@ pub enum Key {
     SourceAndPort(Family),
     DestinationAndPort(Family),
     LinkAndPort,
+    /// The packet's mark.
+    Mark,
 }
 
 impl Key {
@@ -237,6 +286,7 @@ impl Key {
             Key::Port => SetKind::Ports,
             Key::SourceAndPort(family) | Key::DestinationAndPort(family) => SetKind::Networks(family),
             Key::LinkAndPort => SetKind::Links,
+            Key::Mark => SetKind::Marks,
         }
     }
 }
@@ -250,6 +300,7 @@ impl fmt::Display for Key {
             Key::SourceAndPort(family) => write!(f, "{} saddr . meta l4proto . th dport", ip(family)),
             Key::DestinationAndPort(family) => write!(f, "{} daddr . meta l4proto . th dport", ip(family)),
             Key::LinkAndPort => write!(f, "iifname . meta l4proto . th dport"),
+            Key::Mark => write!(f, "meta mark"),
         }
     }
 }
@@ -275,6 +326,16 @@ pub enum Action {
     MarkFrom {
         map: String,
     },
+    /// The same, and go on to the next rule in any case.
+    LearnMark {
+        map: String,
+    },
+    /// Give the connection the packet's mark, and go on.
+    MarkConnection,
+    /// To the chain that the family's map has for the packet's mark; go on if it has none.
+    GoByMark(Family),
+    /// Choose one of the slots of the packet's mark, and send it to the backend there; go on if there is none.
+    Spread(Way),
     /// Out of connection tracking's sight (nft(8), `notrack`), for all that follows.
     Untracked,
     /// Both: a packet that the map has a mark for gets it, and is not tracked.
@@ -304,6 +365,10 @@ impl fmt::Display for Action {
             Action::Return => write!(f, "return"),
             Action::Drop => write!(f, "counter drop"),
             Action::MarkFrom { map } => write!(f, "meta mark set meta l4proto . th dport map @{map} accept"),
+            Action::LearnMark { map } => write!(f, "meta mark set meta l4proto . th dport map @{map}"),
+            Action::MarkConnection => write!(f, "ct mark set meta mark"),
+            Action::GoByMark(family) => write!(f, "meta mark vmap @{}", ways_map(*family)),
+            Action::Spread(way) => write_spread(f, way),
             Action::Untracked => write!(f, "notrack accept"),
             Action::UntrackedMarkFrom { map } => {
                 write!(f, "meta mark set meta l4proto . th dport map @{map} notrack accept")
@@ -318,6 +383,22 @@ impl fmt::Display for Action {
             Action::Unknown(what) => write!(f, "unknown ({what})"),
         }
     }
+}
+
+/// What goes into the hash of a client: the same on every node and in every version, so that one who comes by another node
+/// comes to the same backend.
+pub const HASH_SEED: u32 = 0x6d65_7368;
+
+fn write_spread(f: &mut fmt::Formatter<'_>, way: &Way) -> fmt::Result {
+    let ip = if way.family == Family::V4 { "ip" } else { "ip6" };
+    write!(f, "dnat {ip} to meta mark . ")?;
+    match way.pick {
+        Pick::Turn(_) => write!(f, "numgen inc mod {}", way.slots)?,
+        Pick::Random => write!(f, "numgen random mod {}", way.slots)?,
+        Pick::Source => write!(f, "jhash {ip} saddr mod {} seed {HASH_SEED:#x}", way.slots)?,
+        Pick::SourceAndPort => write!(f, "jhash {ip} saddr . th sport mod {} seed {HASH_SEED:#x}", way.slots)?,
+    }
+    write!(f, " map @{}", way.map())
 }
 
 /// A chain of someone else's on the host, at the forward hook, that drops what nobody accepts.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::{Family, PortRange};
+use super::{Family, Mark, PortRange};
 
 /// What a set's elements are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +20,10 @@ pub enum SetKind {
     Networks(Family),
     /// Names of links, each with a protocol and ports.
     Links,
+    Marks,
+    /// Backends of one family that may have connections: mark, address and port. Its elements are
+    /// [`Balance`](super::Balance)s'.
+    Backends(Family),
 }
 
 /// A set in one of our tables.
@@ -35,6 +39,7 @@ pub enum SetElement {
     Ports(PortRange),
     Network(Network, PortRange),
     Link(String, PortRange),
+    Mark(Mark),
 }
 
 /// A network by its first address, ordered so that it can be an element.
@@ -59,13 +64,14 @@ impl SetElement {
             (SetElement::Address(address), SetKind::Addresses(family)) => Family::of(address) == family,
             (SetElement::Network(network, _), SetKind::Networks(family)) => Family::of(&network.0.ip()) == family,
             (SetElement::Ports(_), SetKind::Ports) | (SetElement::Link(..), SetKind::Links) => true,
+            (SetElement::Mark(_), SetKind::Marks) => true,
             _ => false,
         }
     }
 
     pub fn ports(&self) -> Option<PortRange> {
         match self {
-            SetElement::Address(_) => None,
+            SetElement::Address(_) | SetElement::Mark(_) => None,
             SetElement::Ports(ports) | SetElement::Network(_, ports) | SetElement::Link(_, ports) => Some(*ports),
         }
     }
@@ -93,6 +99,7 @@ impl fmt::Display for SetElement {
             SetElement::Ports(ports) => write!(f, "{ports}"),
             SetElement::Network(network, ports) => write!(f, "{} {ports}", network.0),
             SetElement::Link(name, ports) => write!(f, "{name} {ports}"),
+            SetElement::Mark(mark) => write!(f, "mark {mark}"),
         }
     }
 }

@@ -20,6 +20,10 @@ pub struct Blocked {
     unguarded: Vec<PortRange>,
     /// The host's chains or sets are not what they should be: nothing more is published.
     defenceless: bool,
+    /// Connections of someone who is to have none could not be ended.
+    undropped: bool,
+    /// Whose clients may still be led as they were.
+    unbalanced: BTreeSet<VirtualKey>,
 }
 
 impl Blocked {
@@ -32,6 +36,16 @@ impl Blocked {
             Step::AddDestination { service, .. } if done => {
                 self.barren.remove(service);
             }
+            Step::EditBalance { key, edit } => {
+                if !done {
+                    self.unbalanced.insert(*key);
+                }
+                if edit.leads() && done {
+                    self.barren.remove(key);
+                } else if edit.leads() {
+                    self.barren.insert(*key);
+                }
+            }
             Step::EditSets { netns: Netns::Host, edits } if !done => {
                 self.unguarded.extend(edits.iter().flat_map(|edit| &edit.add).filter_map(SetElement::ports));
             }
@@ -40,6 +54,7 @@ impl Blocked {
             Step::AddSet { netns: Netns::Host, .. } | Step::SetChain { netns: Netns::Host, .. } if !done => {
                 self.defenceless = true;
             }
+            Step::DropBackend { .. } if !done => self.undropped = true,
             Step::EditMap { remove, .. } if !done => self.mapped.extend(remove.iter().map(|(port, _)| port.mark())),
             _ => {}
         }
@@ -58,7 +73,13 @@ impl Blocked {
                 let mut freed = edits.iter().flat_map(|edit| &edit.remove).filter_map(SetElement::ports);
                 freed.any(|port| self.mapped.contains(&port.mark()))
             }
+            // That they may have connections is known by their set.
+            Step::DeleteSet { netns: Netns::Sandbox, .. } => self.undropped,
             Step::DeleteService(key) => self.mapped.contains(&key.mark),
+            Step::EditBalance { key, edit } => {
+                edit.closes() && self.mapped.contains(&key.mark) || edit.trims() && self.unbalanced.contains(key)
+            }
+            Step::DropBackend { key, .. } => self.unbalanced.contains(key),
             _ => false,
         }
     }
@@ -86,7 +107,7 @@ mod tests {
         Destination, DestinationKey, Family, MapValue, Netns, PortRange, Protocol, Scheduler, SchedulerFlags,
         SetElement, SetKind, VirtualKey, VirtualService,
     };
-    use crate::plan::SetEdit;
+    use crate::plan::{BalanceEdit, SetEdit};
 
     const PORT: PortRange = PortRange { protocol: Protocol::Tcp, first: 80, last: 80 };
 
@@ -161,6 +182,26 @@ mod tests {
         assert!(blocked.blocks(&free), "it is still published");
         blocked.note(&Step::AddSet { netns: Netns::Host, name: "guarded".into(), kind: SetKind::Ports }, false);
         assert!(blocked.blocks(&edit(&[], &[PortRange::single(Protocol::Tcp, 81)])));
+    }
+
+    #[test]
+    fn who_may_still_be_led_to_a_backend_keeps_it() {
+        let slot = (2, DestinationKey { address: [10, 0, 0, 1].into(), port: 80 });
+        let change = BalanceEdit { add: vec![slot], ..BalanceEdit::default() };
+        let trim = BalanceEdit { remove: vec![slot], ..BalanceEdit::default() };
+        let close = BalanceEdit { way: Some((None, None)), ..BalanceEdit::default() };
+        let edit_of = |edit: &BalanceEdit| Step::EditBalance { key: key(), edit: edit.clone() };
+        let dropped = Step::DropBackend { key: key(), backend: slot.1 };
+        let mut blocked = Blocked::default();
+        blocked.note(&edit_of(&change), true);
+        assert!(!blocked.blocks(&edit_of(&trim)) && !blocked.blocks(&dropped));
+        blocked.note(&edit_of(&change), false);
+        assert!(blocked.blocks(&edit_of(&trim)) && blocked.blocks(&dropped));
+        let mut blocked = Blocked::default();
+        blocked.note(&edit(&[PORT], &[]), false);
+        assert!(blocked.blocks(&edit_of(&close)));
+        blocked.note(&edit_of(&close), false);
+        assert!(blocked.blocks(&dropped));
     }
 
     #[test]

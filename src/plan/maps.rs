@@ -65,7 +65,7 @@ impl Difference<'_> {
 
     /// The table seen, if it can be worked with. A map's type can't be changed, and no map that a rule looks
     /// up can be deleted: where one is of another type than wanted, the table is made anew.
-    fn table(&self, netns: Netns) -> Option<&Table> {
+    pub(super) fn table(&self, netns: Netns) -> Option<&Table> {
         let seen = self.seen.tables.get(&netns)?;
         let mut wanted = self.wanted.tables.get(&netns).into_iter().flat_map(|table| &table.maps);
         let fits = |seen: &Map, map: &Map| (seen.kind, seen.ranges) == (map.kind, map.ranges);
@@ -81,6 +81,10 @@ impl Difference<'_> {
         let none = Elements::new();
         // A port may be new in both families.
         let mut taken_over = BTreeSet::new();
+        let balanced = is_balanced(self.wanted);
+        if netns == Netns::Sandbox {
+            taken_over.extend(self.led_again());
+        }
         for (name, map) in &wanted.maps {
             let seen = self.table(netns).and_then(|table| table.maps.get(name)).map_or(&none, |map| &map.elements);
             let edit = |remove, add| Step::EditMap { netns, name: name.clone(), ranges: map.ranges, remove, add };
@@ -95,7 +99,7 @@ impl Difference<'_> {
                 } else {
                     steps.push(edit(Vec::new(), vec![(*port, *value)]));
                 }
-                if is_taken_over(map, port) {
+                if is_taken_over(netns, map, port, balanced) {
                     taken_over.insert(*port);
                 }
             }
@@ -103,7 +107,7 @@ impl Difference<'_> {
                 steps.push(edit(remove.into_iter().collect(), replace));
             }
         }
-        steps.extend(taken_over.iter().map(take_over));
+        steps.extend(taken_over.iter().map(|port| take_over(netns, port)));
     }
 
     pub(super) fn unpublish(&self, netns: Netns, steps: &mut Vec<Step>) {
@@ -190,18 +194,33 @@ fn make_flows<'a>(
 
 /// Take-overs of all ports that are published, for who does not know which were done.
 pub fn take_overs(objects: &Objects) -> Vec<Step> {
-    let maps = objects.tables.get(&Netns::Host).into_iter().flat_map(|table| table.maps.values());
-    let published = maps.flat_map(|map| map.elements.keys().filter(|port| is_taken_over(map, port)));
-    published.collect::<BTreeSet<_>>().into_iter().map(take_over).collect()
+    let balanced = is_balanced(objects);
+    let of = |netns: Netns| {
+        let maps = objects.tables.get(&netns).into_iter().flat_map(|table| table.maps.values());
+        let ports = maps.flat_map(|map| map.elements.keys().map(move |port| (map, port)));
+        let due = ports.filter(|(map, port)| is_taken_over(netns, map, port, balanced)).map(|(_, port)| port);
+        due.collect::<BTreeSet<_>>().into_iter().map(|port| take_over(netns, port)).collect::<Vec<_>>()
+    };
+    [Netns::Sandbox, Netns::Host].into_iter().flat_map(of).collect()
+}
+
+/// Whether the sandbox sends clients on by its rules: then a flow that they met before stays where they sent it. IPVS looks at every
+/// packet.
+fn is_balanced(objects: &Objects) -> bool {
+    objects.tables.get(&Netns::Sandbox).is_some_and(|table| table.maps.values().any(|map| map.kind == MapKind::Ways))
 }
 
 /// Whether older flows to a port of that map stay on their old way: datagrams have no beginning that is seen.
-fn is_taken_over(map: &Map, port: &PortRange) -> bool {
-    matches!(map.kind, MapKind::Address(_)) && port.protocol == Protocol::Udp
+fn is_taken_over(netns: Netns, map: &Map, port: &PortRange, balanced: bool) -> bool {
+    let leads = match netns {
+        Netns::Host => matches!(map.kind, MapKind::Address(_)),
+        _ => balanced && map.kind == MapKind::Mark,
+    };
+    leads && port.protocol == Protocol::Udp
 }
 
-fn take_over(port: &PortRange) -> Step {
-    Step::TakeOver { protocol: port.protocol, first: port.first, last: port.last }
+fn take_over(netns: Netns, port: &PortRange) -> Step {
+    Step::TakeOver { netns, protocol: port.protocol, first: port.first, last: port.last }
 }
 
 /// Whether a seen element that is not wanted went when another came in its place.

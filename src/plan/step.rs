@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use super::BalanceEdit;
 use crate::objects::{
     Address, Chain, Destination, DestinationKey, Leg, Link, LinkId, Mac, Map, MapValue, Netns, NetnsRef, Opening,
     PortRange, Protocol, PublicKey, Returns, Route, SetElement, SetKind, Timeouts, VirtualKey, VirtualService,
@@ -154,9 +155,10 @@ pub enum Step {
     },
     OpenForward(Opening),
     CloseForward(Opening),
-    /// Flows of a datagram protocol that began before its port was published stay on their old way as long
-    /// as the host's connection tracking remembers them: it is made to forget those.
+    /// Flows of a datagram protocol that began before its port was published (on the host), or before it had a backend (in the
+    /// sandbox), stay on their old way as long as connection tracking remembers them: it is made to forget those.
     TakeOver {
+        netns: Netns,
         protocol: Protocol,
         first: u16,
         last: u16,
@@ -187,6 +189,17 @@ pub enum Step {
     DeleteDestination {
         service: VirtualKey,
         key: DestinationKey,
+    },
+
+    /// Changes how nftables spreads a port's clients, at once.
+    EditBalance {
+        key: VirtualKey,
+        edit: BalanceEdit,
+    },
+    /// Ends the connections that a backend has of the port, and lets it have none any more.
+    DropBackend {
+        key: VirtualKey,
+        backend: DestinationKey,
     },
 }
 
@@ -224,8 +237,9 @@ kinds! {
     "forward" Step::OpenForward(_) | Step::CloseForward(_),
     "flow" Step::TakeOver { .. },
     "timeouts" Step::SetTimeouts(_),
-    "service" Step::AddService { .. } | Step::SetService { .. } | Step::DeleteService(_),
-    "backend" Step::AddDestination { .. } | Step::SetDestination { .. } | Step::DeleteDestination { .. },
+    "service" Step::AddService { .. } | Step::SetService { .. } | Step::DeleteService(_) | Step::EditBalance { .. },
+    "backend" Step::AddDestination { .. } | Step::SetDestination { .. } | Step::DeleteDestination { .. }
+        | Step::DropBackend { .. },
 }
 
 impl fmt::Display for Step {
@@ -281,7 +295,10 @@ impl fmt::Display for Step {
                 })
             }
             Step::SetChain { netns, name, chain } => {
-                write!(f, "set chain {name} in {netns}: {} {} {}", chain.kind, chain.hook, chain.priority)?;
+                match &chain.base {
+                    Some(base) => write!(f, "set chain {name} in {netns}: {base}")?,
+                    None => write!(f, "set chain {name} in {netns}:")?,
+                }
                 chain.rules.iter().try_for_each(|rule| write!(f, "\n    {rule}"))
             }
             Step::DeleteChain { netns, name } => write!(f, "delete chain {name} in {netns}"),
@@ -292,8 +309,12 @@ impl fmt::Display for Step {
             }
             Step::OpenForward(opening) => write!(f, "add accept rules to chain {opening} in host"),
             Step::CloseForward(opening) => write!(f, "delete accept rules from chain {opening} in host"),
-            Step::TakeOver { protocol, first, last } => {
-                write!(f, "take over older flows to {}", PortRange { protocol: *protocol, first: *first, last: *last })
+            Step::TakeOver { netns, protocol, first, last } => {
+                let port = PortRange { protocol: *protocol, first: *first, last: *last };
+                match netns {
+                    Netns::Host => write!(f, "take over older flows to {port}"),
+                    netns => write!(f, "take over older flows to {port} in {netns}"),
+                }
             }
             Step::SetTimeouts(timeouts) => write!(f, "set timeouts {timeouts}"),
             Step::AddService { key, service } => write!(f, "add service {key}: {service}"),
@@ -306,6 +327,8 @@ impl fmt::Display for Step {
                 write!(f, "set backend {key} {destination} of {service}")
             }
             Step::DeleteDestination { service, key } => write!(f, "delete backend {key} from {service}"),
+            Step::EditBalance { key, edit } => write!(f, "balance {key}:{edit}"),
+            Step::DropBackend { key, backend } => write!(f, "end connections of backend {backend} of {key}"),
         }
     }
 }
@@ -321,7 +344,7 @@ mod tests {
         kinds.sort_unstable();
         kinds.dedup();
         assert_eq!(kinds.len(), Step::KINDS.len());
-        let take_over = Step::TakeOver { protocol: Protocol::Udp, first: 53, last: 53 };
+        let take_over = Step::TakeOver { netns: Netns::Host, protocol: Protocol::Udp, first: 53, last: 53 };
         assert_eq!((Step::DeleteTable(Netns::Host).kind(), take_over.kind()), ("table", "flow"));
         assert!(Step::KINDS.contains(&Step::SetTimeouts(Timeouts::default()).kind()));
     }

@@ -107,7 +107,7 @@ fn the_state_directory_is_found_in_a_file_that_is_not_good_yet() {
         ),
         (
             "[node]\nstate_dri = '/here'",
-            "f:2:1: `state_dri` is no key of [node]; did you mean `state_dir`? its keys: name, address, on_stop, state_dir, watch",
+            "f:2:1: `state_dri` is no key of [node]; did you mean `state_dir`? its keys: name, address, dataplane, on_stop, state_dir, watch",
         ),
     ] {
         assert_eq!(known(text).unwrap_err().to_string(), expected);

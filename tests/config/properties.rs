@@ -223,7 +223,7 @@ prop_compose! {
         services in services(),
     ) -> Config {
         Config {
-            node: Node { name, address: address.map(|address| address.parse().unwrap()), on_stop, state_dir: state_dir.into(), watch },
+            node: Node { name, address: address.map(|address| address.parse().unwrap()), dataplane: None, on_stop, state_dir: state_dir.into(), watch },
             metrics: Metrics { listen: SocketAddr::new(listen.0.into(), listen.1), backends },
             control: Control { socket: socket.into(), group },
             ingress: Ingress {

@@ -48,11 +48,11 @@ fn unknown_keys() {
         ),
         (
             "[node]\nnam = 'n'",
-            "2:1: `nam` is no key of [node]; did you mean `name`? its keys: name, address, on_stop, state_dir, watch",
+            "2:1: `nam` is no key of [node]; did you mean `name`? its keys: name, address, dataplane, on_stop, state_dir, watch",
         ),
         (
             "[node]\ncolour = 'red'",
-            "2:1: `colour` is no key of [node]; its keys: name, address, on_stop, state_dir, watch",
+            "2:1: `colour` is no key of [node]; its keys: name, address, dataplane, on_stop, state_dir, watch",
         ),
         (
             "[ingress]\nsubnet = '10.255.0.0/16'\naddress = '10.255.0.3'\nadress = 1",
@@ -1091,7 +1091,7 @@ fn several_at_once() {
         (
             "[node]\nname = 1\naddres = 'x'\n[ipvs]\nudp = 0\n[[service]]\n[[service.port]]\npublished = 0\nprotocol = 'icmp'\n[[service.port.backend]]\naddress = '::'",
             "2:8: `name` is 1; a name of 1 to 63 characters from A-Z, a-z, 0-9, `_`, `.` and `-` would do\n\
-             3:1: `addres` is no key of [node]; did you mean `address`? its keys: name, address, on_stop, state_dir, watch\n\
+             3:1: `addres` is no key of [node]; did you mean `address`? its keys: name, address, dataplane, on_stop, state_dir, watch\n\
              5:7: `udp` is 0; a number of seconds from 1 to 2147483 would do\n\
              6:1: [[service]] has no `name`; one such as name = \"web\" would do\n\
              8:13: `published` is 0; a port from 1 to 65535 or a range such as \"30000-30099\" would do\n\

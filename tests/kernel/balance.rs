@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::lab::{BACKENDS4, Lab, MARK, Tcp, eventually, tally};
+use crate::lab::{BACKENDS4, Lab, MARK, Tcp, by_nftables, eventually, tally};
 
 #[test]
 fn smoke_round_robin_is_even() {
@@ -21,6 +21,9 @@ fn smoke_round_robin_is_even() {
     let pages = lab.client.run("curl -sSf -m 60 -H Connection:close http://192.168.50.1:20229/page/[1-3]");
     for name in ["kafka-1", "kafka-2", "kafka-3"] {
         assert!(pages.contains(&format!("{name} 10.255.0.3:")), "{pages}");
+    }
+    if by_nftables() {
+        return;
     }
     // The kernel adds up its counters every two seconds.
     let connections = ["10.255.0.33:9092", "10.255.0.34:9092", "10.255.0.35:9092"].map(|to| (to.to_owned(), 15));

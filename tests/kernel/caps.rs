@@ -52,7 +52,7 @@ fn turned_away(client: &Place, to: &str) {
 
 #[test]
 fn smoke_a_backend_gets_no_more_than_its_cap_and_the_other_gets_the_rest() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::of_ipvs() else { return };
     let _backends = lab.kafka(&[Tcp]);
     let config = capped(&lab, "upper_threshold = 3", "weight = 1");
     let mut meshd = lab.start(&config);
@@ -86,7 +86,7 @@ fn smoke_a_backend_gets_no_more_than_its_cap_and_the_other_gets_the_rest() {
 
 #[test]
 fn where_all_are_at_their_cap_clients_are_refused_until_connections_are_forgotten() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::of_ipvs() else { return };
     let _backends = lab.kafka(&[Tcp]);
     let _meshd = lab.start(&capped(&lab, "upper_threshold = 2", "upper_threshold = 2, lower_threshold = 1"));
     let mut held = hold(&lab.client, 4, TO);
@@ -116,7 +116,7 @@ fn where_all_are_at_their_cap_clients_are_refused_until_connections_are_forgotte
 /// The same for IPv6 and for UDP, whose flows are all inactive.
 #[test]
 fn every_protocol_and_family_has_caps() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::of_ipvs() else { return };
     let _backends = lab.kafka(&[Tcp, Udp]);
     let _meshd = lab.start(&lab.config().service(
         "name = 'kafka'\nport = [{ published = 20229, target = 9092 }, { published = 53, target = 9092, protocol = 'udp' }]\n\

@@ -31,7 +31,7 @@ fn hold(lab: &Lab, count: usize) -> Vec<Stream> {
 /// The weight of a backend of the TCP port in the kernel; `None`: it is not there.
 fn weight(lab: &Lab, number: usize) -> Option<u32> {
     let address = format!("10.255.0.{}:9092", 32 + number).parse().unwrap();
-    lab.sandbox().ipvs_weights().get(&(MARK, address)).copied()
+    lab.sandbox().weights().get(&(MARK, address)).copied()
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn a_backend_outside_the_overlay_is_asked_whatever_is_published() {
             ),
     );
     eventually("both are well", || {
-        lab.sandbox().ipvs_weights().iter().filter(|((_, place), _)| place.port() == 9092).count() == 2
+        lab.sandbox().weights().iter().filter(|((_, place), _)| place.port() == 9092).count() == 2
     });
     for to in ["192.168.50.1:20229", "[fd50::1]:20229"] {
         assert_eq!(lab.client.ask(Tcp, to).backend, "far");

@@ -22,7 +22,7 @@ fn kafka(lab: &Lab) -> Config {
 
 /// Which of them the kernel sends clients to.
 fn work(lab: &Lab) -> Vec<usize> {
-    let working = lab.sandbox().ipvs_weights().into_iter().filter(|((mark, _), weight)| *mark == MARK && *weight > 0);
+    let working = lab.sandbox().weights().into_iter().filter(|((mark, _), weight)| *mark == MARK && *weight > 0);
     let number = |address: String| address.rsplit('.').next().and_then(|last| last.parse::<usize>().ok()).unwrap() - 32;
     working.map(|((_, place), _)| number(place.ip().to_string())).collect()
 }

@@ -118,3 +118,26 @@ fn meshd_can_be_told_to_leave_firewalls_alone() {
     let log = meshd.log();
     assert!(log.lines().any(|line| line.contains("FORWARD") && line.contains("drop")), "nothing about FORWARD");
 }
+
+/// Where meshd may not open it, the operator is told what to do, whoever was there first.
+#[test]
+fn a_chain_that_drops_is_named_whenever_it_comes() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp]);
+    let meshd = lab.start(&kafka(&lab).set("gateway", "open_forward", "false"));
+    is_reachable(&lab);
+    assert!(!meshd.log().contains("drops what nobody accepts") && !lab.meshctl("status").contains("firewalls"));
+    lab.node.run("nft add table ip fw");
+    lab.node.run("nft add chain ip fw closed { type filter hook forward priority 0 ; policy drop ; }");
+    let remedy = "`nft insert rule ip fw closed iifname mesh_sbox accept`";
+    eventually("it is named", || meshd.log().contains(remedy));
+    eventually("in the status, too", || lab.meshctl("status").contains(remedy));
+    assert!(lab.client.try_ask(Tcp, "192.168.50.1:20229").is_err());
+    for direction in ["iifname", "oifname"] {
+        lab.node.run(&format!("nft insert rule ip fw closed {direction} mesh_sbox accept"));
+    }
+    is_reachable(&lab);
+    lab.node.run("nft delete table ip fw");
+    eventually("it is over", || meshd.log().contains("no other firewall is in the way any more"));
+    assert!(!lab.meshctl("status").contains(remedy));
+}

@@ -30,7 +30,7 @@ fn there(lab: &Lab) -> BTreeSet<String> {
         let family = if address.contains(':') { 6 } else { 4 };
         format!("{family}:{}", address.rsplit(['.', ':']).next().unwrap_or_default())
     };
-    let places = lab.sandbox().ipvs_weights().into_keys().map(|(_, place)| place).filter(|place| place.port() == 9092);
+    let places = lab.sandbox().weights().into_keys().map(|(_, place)| place).filter(|place| place.port() == 9092);
     places.map(|place| short(place.ip().to_string())).collect()
 }
 
@@ -105,7 +105,7 @@ fn who_is_with_one_that_is_down_may_stay() {
     let fell_silent = |backend: &Backend| afflict_port(backend, 9094, REFUSES);
     // Of each backend its weight in both families.
     let are = |expected: [u32; 3]| {
-        let kafkas = lab.sandbox().ipvs_weights().into_iter().filter(|((_, place), _)| place.port() == 9092);
+        let kafkas = lab.sandbox().weights().into_iter().filter(|((_, place), _)| place.port() == 9092);
         let weights: Vec<u32> = kafkas.map(|(_, weight)| weight).collect();
         weights == [expected, expected].concat()
     };

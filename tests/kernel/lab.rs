@@ -40,7 +40,7 @@ mod affliction;
 mod again;
 mod api;
 mod backend;
-mod config;
+pub mod config;
 mod crowd;
 mod ctl;
 mod daemon;
@@ -75,7 +75,7 @@ pub use nodes::{Node, Nodes, Underlay};
 pub use place::{Place, batch};
 pub use state::assert_same;
 pub use stream::{Stream, tally};
-pub use tools::{SECOND, eventually, number, value_of};
+pub use tools::{SECOND, by_nftables, eventually, number, value_of};
 
 /// The node's address towards the client.
 pub const NODE4: &str = "192.168.50.1";
@@ -100,6 +100,15 @@ impl Lab {
         lab.add_namespaces(&[&lab.node, &lab.client]);
         lab.connect("lan0", &lab.client, "c0", 50);
         Some(lab)
+    }
+
+    /// For what only IPVS does.
+    pub fn of_ipvs() -> Option<Lab> {
+        if by_nftables() {
+            println!("skipped: nftables does not do that");
+            return None;
+        }
+        Lab::new()
     }
 
     fn empty() -> Lab {
@@ -296,6 +305,9 @@ fn able() -> Option<()> {
 fn missing() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("real-kernel tests must be run as root".to_owned());
+    }
+    if by_nftables() {
+        return None;
     }
     Ipvs::open().err().map(|error| format!("no IPVS here: {error}"))
 }

@@ -26,7 +26,7 @@ fn names(place: &Place) -> Vec<String> {
 /// Most looks at IPVS only glance at what /proc/net/ip_vs shows: all that is shown counts, and the rest is seen a few looks later.
 #[test]
 fn smoke_a_glance_sees_what_is_shown_and_a_close_look_the_rest() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::of_ipvs() else { return };
     let _backends = lab.kafka(&[Tcp, Udp]);
     let _meshd = lab.start(
         &lab.config()

@@ -45,6 +45,7 @@ mod schedulers;
 mod scrapes;
 mod second;
 mod segments;
+mod slots;
 mod spread;
 mod takeover;
 mod upgrade;

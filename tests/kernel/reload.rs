@@ -1,6 +1,6 @@
 //! SIGHUP: a good file takes effect as the smallest plan, and who is not meant does not notice.
 
-use crate::lab::{Config, Lab, Tcp, assert_same, eventually, tally, value_of};
+use crate::lab::{Config, Lab, Tcp, assert_same, by_nftables, eventually, tally, value_of};
 
 /// kafka on 20229 at the first so many of its backends, and what else is said.
 fn kafka(lab: &Lab, backends: usize, other_ports: &str) -> Config {
@@ -35,7 +35,10 @@ fn smoke_ports_and_backends_come_and_go_under_load() {
     let steps = meshd.steps_since(mark);
     assert!(!steps.iter().any(|step| step.contains("0x14f05") && !step.contains("10.255.0.35")), "{steps:#?}");
     // Nothing that was there is touched.
-    let touches = |step: &String| ["set ", "delete ", "detach "].iter().any(|verb| step.starts_with(verb));
+    let touches = |step: &String| {
+        let choosing = step.contains(" chain turn_");
+        !choosing && ["set ", "delete ", "detach "].iter().any(|verb| step.starts_with(verb))
+    };
     assert!(!steps.iter().any(touches), "{steps:#?}");
 
     // The same file again: nothing to do.
@@ -47,8 +50,29 @@ fn smoke_ports_and_backends_come_and_go_under_load() {
     let mark = meshd.mark();
     meshd.reload(&kafka(&lab, 3, ""));
     load.goes_on_for(30);
+    let gone: Vec<String> = meshd.steps_since(mark).into_iter().filter(|step| !step.contains(" chain turn_")).collect();
+    let services: &[&str] = if by_nftables() {
+        &[
+            "balance tcp 8080 ipv4 (mark 0x11f90): remove slot 0 no more",
+            "balance tcp 20230 ipv4 (mark 0x14f06): remove slot 0 remove slot 1 remove slot 2 no more",
+            "balance tcp 30000 ipv4 (mark 0x17530): remove slot 0 remove slot 1 remove slot 2 no more",
+            "end connections of backend 10.255.0.41:80 of tcp 8080 ipv4 (mark 0x11f90)",
+            "end connections of backend 10.255.0.33:9092 of tcp 20230 ipv4 (mark 0x14f06)",
+            "end connections of backend 10.255.0.34:9092 of tcp 20230 ipv4 (mark 0x14f06)",
+            "end connections of backend 10.255.0.35:9092 of tcp 20230 ipv4 (mark 0x14f06)",
+            "end connections of backend 10.255.0.33:0 of tcp 30000 ipv4 (mark 0x17530)",
+            "end connections of backend 10.255.0.34:0 of tcp 30000 ipv4 (mark 0x17530)",
+            "end connections of backend 10.255.0.35:0 of tcp 30000 ipv4 (mark 0x17530)",
+        ]
+    } else {
+        &[
+            "delete service tcp 8080 ipv4 (mark 0x11f90)",
+            "delete service tcp 20230 ipv4 (mark 0x14f06)",
+            "delete service tcp 30000 ipv4 (mark 0x17530)",
+        ]
+    };
     assert_eq!(
-        meshd.steps_since(mark),
+        gone,
         [
             "map published4 in host: remove tcp 8080",
             "map published4 in host: remove tcp 20230",
@@ -56,11 +80,12 @@ fn smoke_ports_and_backends_come_and_go_under_load() {
             "map marks in sandbox: remove tcp 8080",
             "map marks in sandbox: remove tcp 20230",
             "map ranges in sandbox: remove tcp 30000-30009",
-            "delete service tcp 8080 ipv4 (mark 0x11f90)",
-            "delete service tcp 20230 ipv4 (mark 0x14f06)",
-            "delete service tcp 30000 ipv4 (mark 0x17530)",
-            "detach leg 02:42:0a:ff:00:29 from the overlay",
         ]
+        .iter()
+        .chain(services)
+        .chain(&["detach leg 02:42:0a:ff:00:29 from the overlay"])
+        .copied()
+        .collect::<Vec<_>>()
     );
     for port in [20230, 30000, 30009, 8080] {
         lab.client.is_refused(Tcp, &format!("192.168.50.1:{port}"));
@@ -93,10 +118,15 @@ fn a_backend_is_replaced_under_load() {
     // Weight 0 lets what is under way come to its end; removed at once, it would be cut.
     let mark = meshd.mark();
     meshd.reload(&service(&format!("{stays}, {comes}, {}", old(0))));
-    assert_eq!(meshd.steps_since(mark).len(), 3, "{:#?}", meshd.steps_since(mark));
+    // By nftables one step exchanges who has the slot.
+    assert_eq!(meshd.steps_since(mark).len(), if by_nftables() { 2 } else { 3 }, "{:#?}", meshd.steps_since(mark));
     let answers = lab.client.ask_times(12, Tcp, "192.168.50.1:20229");
     assert_eq!(tally(&answers).into_keys().collect::<Vec<_>>(), ["kafka-1", "kafka-3"]);
     let none = || {
+        if by_nftables() {
+            let tracked = lab.sandbox().run("cat /proc/net/nf_conntrack");
+            return !tracked.lines().any(|line| line.contains("src=10.255.0.34 ") && !line.contains("TIME_WAIT"));
+        }
         let listed = lab.sandbox().run("ipvsadm -Ln");
         let line = listed.lines().find(|line| line.contains("10.255.0.34:9092")).unwrap_or("").to_owned();
         line.split_whitespace().nth(4) == Some("0")
@@ -108,7 +138,11 @@ fn a_backend_is_replaced_under_load() {
     assert_eq!(
         meshd.steps_since(mark),
         [
-            "delete backend 10.255.0.34:9092 from tcp 20229 ipv4 (mark 0x14f05)",
+            if by_nftables() {
+                "end connections of backend 10.255.0.34:9092 of tcp 20229 ipv4 (mark 0x14f05)"
+            } else {
+                "delete backend 10.255.0.34:9092 from tcp 20229 ipv4 (mark 0x14f05)"
+            },
             "detach leg 02:42:0a:ff:00:22 from the overlay"
         ]
     );

@@ -28,7 +28,7 @@ fn place(number: usize) -> SocketAddr {
 
 /// Whether those get clients, and no others.
 fn work(lab: &Lab, numbers: &[usize]) -> bool {
-    let weights = lab.sandbox().ipvs_weights();
+    let weights = lab.sandbox().weights();
     let working: BTreeSet<SocketAddr> =
         weights.into_iter().filter(|(_, weight)| *weight > 0).map(|((_, place), _)| place).collect();
     working == numbers.iter().copied().map(place).collect()
@@ -59,7 +59,7 @@ fn all_backends_are_replaced_one_by_one_and_no_request_fails() {
             meshd = lab.spawn();
             meshd.wait_until_ready();
         }
-        let left = |lab: &Lab| !lab.sandbox().ipvs_weights().contains_key(&(MARK, place(old)));
+        let left = |lab: &Lab| !lab.sandbox().weights().contains_key(&(MARK, place(old)));
         eventually("the old one has left", || left(&lab));
         replaced += 1;
     }

@@ -27,7 +27,7 @@ fn kafka(lab: &Lab, more: &str) -> Config {
 fn weights(lab: &Lab) -> Vec<(u32, u32)> {
     let number = |address: IpAddr| address.to_string().rsplit('.').next().and_then(|last| last.parse().ok());
     let number = |address| number(address).expect("an IPv4 address");
-    lab.sandbox().ipvs_weights().into_iter().map(|((_, place), weight)| (number(place.ip()), weight)).collect()
+    lab.sandbox().weights().into_iter().map(|((_, place), weight)| (number(place.ip()), weight)).collect()
 }
 
 fn answered_by(from: &Place, to: &str) -> Vec<String> {

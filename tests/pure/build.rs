@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use meshd::mesh::{
-    Access, Backend, BackendState, ClientAddress, Encryption, Endpoint4, Endpoint6, Gateway, Ingress, Mesh, Mode, Port,
-    Scheduling, Service, Spread, Thresholds, Timeouts,
+    Access, Backend, BackendState, ClientAddress, Dataplane, Encryption, Endpoint4, Endpoint6, Gateway, Ingress, Mesh,
+    Mode, Port, Scheduling, Service, Spread, Thresholds, Timeouts,
 };
 use meshd::objects::{NetnsRef, PortRange, Protocol, PublicKey, Scheduler, SchedulerFlags};
 
@@ -34,6 +34,7 @@ pub fn node() -> Mesh {
             open_forward: true,
             flow_table: true,
         },
+        dataplane: Dataplane::Ipvs,
         timeouts: Timeouts::default(),
         peers: Vec::new(),
         services: Vec::new(),

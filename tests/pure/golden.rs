@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use meshd::dataplane;
-use meshd::mesh::{ClientAddress, Mesh};
+use meshd::mesh::{ClientAddress, Dataplane, Mesh};
 use meshd::objects::{Objects, Opening, Scheduler, Surroundings};
 use meshd::plan::diff;
 
@@ -123,6 +123,19 @@ fn a_changed_scheduler_keeps_clients_waiting_for_a_moment() {
 fn a_removed_port_is_closed_on_the_host_first() {
     let two = serving(kafka(), "web", [port(tcp(80, 80), 8080, [backend("10.255.0.33")])]);
     check("port-removed", Some(&two), Some(&kafka()));
+}
+
+#[test]
+fn nftables_balances_by_slots() {
+    let by_nftables = |mesh: Mesh| Mesh { dataplane: Dataplane::Nftables, ..mesh };
+    let media = port(udp(30000, 30099), None, [backend("10.255.0.40")]);
+    let before = by_nftables(serving(kafka(), "media", [media]));
+    check("nftables", None, Some(&before));
+    let another = |mesh: &mut Mesh| Arc::make_mut(&mut mesh.services[0]).ports[0].backends[1] = backend("10.255.0.35");
+    check("nftables-one-backend-changed", Some(&before), Some(&changed(before.clone(), another)));
+    let fewer = |mesh: &mut Mesh| drop(Arc::make_mut(&mut mesh.services[0]).ports[0].backends.pop());
+    check("nftables-one-backend-less", Some(&before), Some(&changed(before.clone(), fewer)));
+    check("nftables-in-place-of-ipvs", Some(&kafka()), Some(&by_nftables(kafka())));
 }
 
 #[test]

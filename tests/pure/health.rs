@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshd::dataplane;
-use meshd::mesh::{Check, Mesh, OnDown, Port, Probe, Scheduler};
+use meshd::mesh::{Check, Dataplane, Mesh, OnDown, Port, Probe, Scheduler};
 use meshd::objects::{Mark, Netns, Objects, Surroundings};
 use meshd::plan::diff;
 use proptest::prelude::*;
 
-use super::build::{attached, backend, node, port, serving, tcp, with_v6};
+use super::build::{attached, backend, node, port, serving, tcp, udp, with_v6};
 use super::meshes::{mesh, surroundings};
 use super::mutations::unwell;
 
@@ -101,6 +101,32 @@ fn when_nobody_is_left_the_sandbox_answers() {
     );
     let published = &lower(&nobody).tables[&Netns::Host].maps["published4"];
     assert_eq!(published.elements.len(), 1);
+}
+
+/// By nftables a flow of datagrams stays where its first one was sent: to the sandbox, where there was nobody. The mark does not change with
+/// one family alone.
+#[test]
+fn flows_that_found_nobody_of_their_family_are_led_to_who_returns() {
+    let dns = [backend("10.255.0.33"), backend("fd00:255::33")];
+    let mesh = serving(with_v6(node()), "dns", [port(udp(53, 53), 5353, dns)]);
+    let mesh = Mesh { dataplane: Dataplane::Nftables, ..mesh };
+    let without_v4 = without(mesh.clone(), &["10.255.0.33"]);
+    assert_eq!(
+        steps(&mesh, &without_v4),
+        [
+            "balance udp 53 ipv4 (mark 0x20035): remove slot 0 no more",
+            "end connections of backend 10.255.0.33:5353 of udp 53 ipv4 (mark 0x20035)",
+            "delete chain turn_ipv4_to_1_9 in sandbox",
+        ]
+    );
+    assert_eq!(
+        steps(&without_v4, &mesh),
+        [
+            "set chain turn_ipv4_to_1_9 in sandbox:\n    dnat ip to meta mark . numgen inc mod 1 map @slots4",
+            "balance udp 53 ipv4 (mark 0x20035): backend 10.255.0.33:5353 slot 0 10.255.0.33:5353 by turn_ipv4_to_1_9",
+            "take over older flows to udp 53 in sandbox",
+        ]
+    );
 }
 
 /// To sh and mh one of weight 0 keeps its share of the clients, who then would be refused: unless there is a flag. To dh, too, and

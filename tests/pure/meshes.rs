@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use meshd::mesh::{
-    Access, Backend, BackendState, Bind, ClientAddress, Mesh, Mode, Peer, Port, Scheduling, Service, Spread, Thresholds,
+    Access, Backend, BackendState, Bind, ClientAddress, Dataplane, Mesh, Mode, Peer, Port, Scheduling, Service, Spread,
+    Thresholds,
 };
 use meshd::objects::{
     NetnsRef, Network, Opening, PortRange, Protocol, PublicKey, Scheduler, SchedulerFlags, Surroundings,
@@ -21,11 +22,14 @@ pub const PORTS: std::ops::Range<u16> = 30000..30012;
 /// A mesh of one or two dozen objects, or the empty one.
 pub fn mesh() -> impl Strategy<Value = Mesh> {
     let v6 = prop_oneof![1 => Just(false), 2 => Just(true)];
-    (ports(), v6, any::<bool>(), peers(), any::<bool>()).prop_map(|(ports, v6, open_forward, peers, secret)| {
+    let dataplane = select(Dataplane::ALL.to_vec());
+    let rest = (any::<bool>(), peers(), any::<bool>(), dataplane);
+    (ports(), v6, rest).prop_map(|(ports, v6, (open_forward, peers, secret, dataplane))| {
         let mut mesh = if v6 { with_v6(node()) } else { node() };
         mesh = if secret { encrypted(mesh) } else { mesh };
         mesh.peers = peers;
         mesh.gateway.open_forward = open_forward;
+        mesh.dataplane = dataplane;
         mesh.services = services(ports).into_iter().map(Arc::new).collect();
         mesh
     })

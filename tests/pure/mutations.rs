@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use meshd::dataplane;
 use meshd::kernel::fake;
-use meshd::mesh::{Access, Backend, ClientAddress, Mark, Mesh, Mode, NetnsRef, Peer, Port, Scheduling, Thresholds};
+use meshd::mesh::{
+    Access, Backend, ClientAddress, Dataplane, Mark, Mesh, Mode, NetnsRef, Peer, Port, Scheduling, Thresholds,
+};
 use meshd::objects::{
-    Family, Link, LinkId, LinkKind, Mac, MapKind, Netns, Objects, PortRange, Protocol, PublicKey, Returns, Scheduler,
-    SchedulerFlags, SetElement, SetKind, Surroundings,
+    Balance, DestinationKey, Family, Link, LinkId, LinkKind, Mac, MapKind, Netns, Objects, PortRange, Protocol,
+    PublicKey, Returns, Scheduler, SchedulerFlags, SetElement, SetKind, Surroundings,
 };
 use meshd::plan::{SetEdit, Step, diff};
 use proptest::prelude::*;
@@ -46,6 +48,7 @@ enum Edit {
     Access(Index, Access),
     OpenForward(bool),
     Encrypt(bool),
+    Dataplane(Dataplane),
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
@@ -54,6 +57,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         .prop_map(|(protocol, first, more)| PortRange { protocol, first, last: first + more });
     prop_oneof![
         3 => index().prop_map(Edit::Remove),
+        1 => select(Dataplane::ALL.to_vec()).prop_map(Edit::Dataplane),
         3 => (range, backends()).prop_map(|(range, backends)| Edit::Publish(range, backends)),
         2 => (index(), index()).prop_map(|(port, at)| Edit::Split(port, at)),
         2 => index().prop_map(Edit::Merge),
@@ -159,6 +163,7 @@ fn edited(mut mesh: Mesh, edit: Edit) -> Mesh {
         Edit::Tunnel(vni) => mesh.ingress.vni = vni,
         Edit::Mtu(mtu) => mesh.ingress.mtu = mtu,
         Edit::Peers(peers) => mesh.peers = peers,
+        Edit::Dataplane(dataplane) => mesh.dataplane = dataplane,
         Edit::UdpTimeout(seconds) => mesh.timeouts.udp = seconds,
         Edit::OpenForward(open) => mesh.gateway.open_forward = open,
     }
@@ -258,7 +263,7 @@ pub fn damages() -> impl Strategy<Value = Vec<Damage>> {
     let damage = prop_oneof![
         1 => any::<Index>().prop_map(Damage::Crash),
         3 => any::<Index>().prop_map(Damage::Remove),
-        3 => (any::<Index>(), 0..=16u8).prop_map(|(index, how)| Damage::Alter(index, how)),
+        3 => (any::<Index>(), 0..=17u8).prop_map(|(index, how)| Damage::Alter(index, how)),
     ];
     prop::collection::vec(damage, 1..=4)
 }
@@ -284,6 +289,8 @@ pub fn damaged(mut objects: Objects, damages: &[Damage]) -> Objects {
             }
             Damage::Alter(index, how) => alter(&mut objects, *index, *how),
         }
+        // One of which nothing is left is none.
+        objects.balances.retain(|_, balance| *balance != Balance::default());
     }
     objects
 }
@@ -360,7 +367,15 @@ fn alter(objects: &mut Objects, index: Index, how: u8) {
             });
         }
         7 => one(index, tables.flat_map(|table| table.chains.values_mut()), |chain| drop(chain.rules.pop())),
-        8 => one(index, tables.flat_map(|table| table.chains.values_mut()), |chain| chain.priority += 1),
+        8 => one(index, tables.flat_map(|table| table.chains.values_mut()), |chain| {
+            chain.base.iter_mut().for_each(|base| base.priority += 1);
+        }),
+        16 => one(index, objects.balances.values_mut(), |balance| match index.index(4) {
+            0 => drop(balance.slots.pop_first()),
+            1 => drop(balance.backends.pop_first()),
+            2 => balance.way = None,
+            _ => drop(balance.slots.insert(200, DestinationKey { address: [203, 0, 113, 1].into(), port: 1 })),
+        }),
         // A map of another type: an older meshd's, say.
         9 => one(index, tables.flat_map(|table| table.maps.values_mut()), |map| {
             map.elements.clear();

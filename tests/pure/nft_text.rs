@@ -8,7 +8,9 @@ use std::process::{Command, Stdio};
 
 use meshd::dataplane;
 use meshd::mesh::{Access, Bind, Mesh, Network, Port};
-use meshd::objects::{Family, MapKind, MapValue, Netns, PortRange, SetElement, SetKind, Surroundings, TABLE, Table};
+use meshd::objects::{
+    Base, Family, MapKind, MapValue, Netns, PortRange, SetElement, SetKind, Surroundings, TABLE, Table,
+};
 
 use super::build::{attached, backend, node, port, preserving, serving, tcp, udp, with_v6};
 
@@ -16,12 +18,18 @@ use super::build::{attached, backend, node, port, preserving, serving, tcp, udp,
 fn text(table: &Table) -> String {
     let mut out = format!("table inet {TABLE} {{\n");
     for (name, map) in &table.maps {
-        let values = match map.kind {
-            MapKind::Mark => "mark",
-            MapKind::Address(Family::V4) => "ipv4_addr",
-            MapKind::Address(Family::V6) => "ipv6_addr",
+        let of_ports = "inet_proto . inet_service";
+        let (keys, values) = match map.kind {
+            MapKind::Mark => (of_ports, "mark"),
+            MapKind::Address(Family::V4) => (of_ports, "ipv4_addr"),
+            MapKind::Address(Family::V6) => (of_ports, "ipv6_addr"),
+            MapKind::Ways => ("mark", "verdict"),
+            MapKind::Slots(Family::V4) => ("mark . mark", "ipv4_addr . inet_service"),
+            MapKind::Slots(Family::V6) => ("mark . mark", "ipv6_addr . inet_service"),
+            MapKind::Hosts(Family::V4) => ("mark . mark", "ipv4_addr"),
+            MapKind::Hosts(Family::V6) => ("mark . mark", "ipv6_addr"),
         };
-        writeln!(out, "\tmap {name} {{\n\t\ttype inet_proto . inet_service : {values}").unwrap();
+        writeln!(out, "\tmap {name} {{\n\t\ttype {keys} : {values}").unwrap();
         if map.ranges {
             writeln!(out, "\t\tflags interval").unwrap();
         }
@@ -49,6 +57,8 @@ fn text(table: &Table) -> String {
                 (format!("{} . inet_proto . inet_service", ip(family)), "\n\t\tflags interval")
             }
             SetKind::Links => ("ifname . inet_proto . inet_service".to_owned(), "\n\t\tflags interval"),
+            SetKind::Marks => ("mark".to_owned(), ""),
+            SetKind::Backends(family) => (format!("mark . {} . inet_service", ip(family)), ""),
         };
         writeln!(out, "\tset {name} {{\n\t\ttype {kind}{flags}").unwrap();
         let ports = |ports: &PortRange| {
@@ -64,6 +74,7 @@ fn text(table: &Table) -> String {
                 format!("{net} . {}", ports(range))
             }
             SetElement::Link(name, range) => format!("\"{name}\" . {}", ports(range)),
+            SetElement::Mark(mark) => format!("{:#010x}", mark.0),
         };
         if !set.elements.is_empty() {
             let elements: Vec<String> = set.elements.iter().map(element).collect();
@@ -72,8 +83,10 @@ fn text(table: &Table) -> String {
         writeln!(out, "\t}}\n").unwrap();
     }
     for (name, chain) in &table.chains {
-        let (kind, hook, priority) = (chain.kind, chain.hook, chain.priority);
-        writeln!(out, "\tchain {name} {{\n\t\ttype {kind} hook {hook} priority {priority}; policy accept;").unwrap();
+        writeln!(out, "\tchain {name} {{").unwrap();
+        if let Some(Base { kind, hook, priority }) = chain.base {
+            writeln!(out, "\t\ttype {kind} hook {hook} priority {priority}; policy accept;").unwrap();
+        }
         chain.rules.iter().for_each(|rule| writeln!(out, "\t\t{rule}").unwrap());
         writeln!(out, "\t}}\n").unwrap();
     }

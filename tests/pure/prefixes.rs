@@ -44,7 +44,9 @@ fn marked(objects: &Objects) -> Vec<(PortRange, Mark)> {
 }
 
 fn has_backend(objects: &Objects, mark: Mark, family: Family) -> bool {
-    objects.services.get(&VirtualKey { mark, family }).is_some_and(|service| !service.destinations.is_empty())
+    let key = VirtualKey { mark, family };
+    objects.services.get(&key).is_some_and(|service| !service.destinations.is_empty())
+        || objects.balances.get(&key).is_some_and(|balance| balance.way.is_some())
 }
 
 fn listed(so_far: &[Step]) -> String {
@@ -78,9 +80,11 @@ fn held(objects: &Objects, so_far: &[Step], wanted: &Objects) -> Vec<PortRange> 
 fn check_sound(objects: &Objects, so_far: &[Step], wanted: &Objects, unwell: &[PortRange]) {
     let marked = marked(objects);
     for (port, mark) in &marked {
-        let known = Family::ALL
-            .iter()
-            .any(|family| objects.services.contains_key(&VirtualKey { mark: *mark, family: *family }));
+        let is_known = |family| {
+            let key = VirtualKey { mark: *mark, family };
+            objects.services.contains_key(&key) || objects.balances.contains_key(&key)
+        };
+        let known = Family::ALL.into_iter().any(is_known);
         assert!(known, "{port} has mark {mark} without a service, after{}", listed(so_far));
     }
     let held = held(objects, so_far, wanted);
@@ -230,6 +234,8 @@ proptest! {
                 let mapped = marked(&before).iter().any(|(port, mark)| {
                     *mark == key.mark && published(&before, key.family).iter().any(|published| published.overlaps(port))
                 });
+                // Others may serve there by now.
+                let mapped = mapped && !has_backend(reached, key.mark, key.family);
                 assert!(!mapped || unwell(&related).iter().any(|port| port.mark() == key.mark), "{key} is deleted while it is published");
             }
             before = reached.clone();
@@ -258,6 +264,7 @@ fn is_ours(step: &Step, related: &Related) -> bool {
         Step::AddService { key, .. } | Step::SetService { key, .. } | Step::DeleteService(key) => ours(key.mark),
         Step::AddDestination { service, .. } | Step::SetDestination { service, .. } => ours(service.mark),
         Step::DeleteDestination { service, .. } => ours(service.mark),
+        Step::EditBalance { key, .. } | Step::DropBackend { key, .. } => ours(key.mark),
         Step::EditMap { remove, add, .. } => remove.iter().chain(add).all(|(port, value)| match value {
             MapValue::Mark(mark) => *mark == port.mark(),
             MapValue::Address(IpAddr::V4(address)) => address.is_link_local(),

@@ -2,7 +2,7 @@
 
 use meshd::dataplane;
 use meshd::mesh::{Backend, BackendState, Mesh, Mode, Port};
-use meshd::objects::{ChainKind, Family, Hook, Netns, Protocol, Surroundings};
+use meshd::objects::{Base, ChainKind, Family, Hook, Netns, Protocol, Surroundings};
 use proptest::prelude::*;
 
 use super::build::{attached, backend, node, port, preserving, serving, tcp, udp, with_v6};
@@ -13,7 +13,7 @@ fn rules(mesh: &Mesh, surroundings: &Surroundings) -> Vec<String> {
     let objects = dataplane::objects(mesh, surroundings);
     let chain = objects.tables[&Netns::Sandbox].chains.get("segments");
     let Some(chain) = chain else { return Vec::new() };
-    assert_eq!((chain.kind, chain.hook, chain.priority), (ChainKind::Filter, Hook::Postrouting, -150));
+    assert_eq!(chain.base, Some(Base { kind: ChainKind::Filter, hook: Hook::Postrouting, priority: -150 }));
     assert!(!chain.rules.is_empty(), "a chain that does nothing costs something");
     chain.rules.iter().map(ToString::to_string).collect()
 }

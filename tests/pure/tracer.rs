@@ -8,8 +8,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use meshd::objects::{
-    Action, ChainKind, Family, Hook, Key, Link, LinkId, LinkKind, MapValue, Mark, Match, Netns, Objects, Opening,
-    PortRange, Protocol, SetElement, VirtualKey,
+    Action, Chain, ChainKind, Family, Hook, Key, Link, LinkId, LinkKind, MapValue, Mark, Match, Netns, Objects,
+    Opening, PortRange, Protocol, SetElement, VirtualKey,
 };
 
 /// The node's own link and addresses, which are not ours.
@@ -123,7 +123,9 @@ enum Outcome {
     Drop,
     Untracked,
     Mark(Mark),
-    /// The same, and connection tracking does not see it: no more is translated.
+    /// To the slots of that mark.
+    Spread(Mark),
+    /// As [`Outcome::Mark`], and connection tracking does not see it: no more is translated.
     UntrackedMark(Mark),
     Destination(IpAddr),
     Source(IpAddr),
@@ -193,11 +195,15 @@ impl<'a> Tracer<'a> {
         self.balance(view)
     }
 
-    /// Through the sandbox: mark, IPVS, SNAT.
+    /// Through the sandbox: mark, IPVS or slots, SNAT.
     fn balance(&self, mut view: View<'a>) -> Told<Vec<Arrival>> {
         let family = Family::of(&view.destination);
         let mark = match self.rules(Hook::Prerouting, &view) {
             Outcome::Mark(mark) => mark,
+            Outcome::Spread(mark) => {
+                self.forwards(Netns::Sandbox, family)?;
+                return self.spread(View { mark: Some(mark), ..view });
+            }
             Outcome::UntrackedMark(mark) => {
                 view.tracked = false;
                 mark
@@ -217,7 +223,29 @@ impl<'a> Tracer<'a> {
         arrivals.collect()
     }
 
-    /// From IPVS to one backend: the source that the backend sees.
+    /// To whoever has one of the mark's slots; each by as many as it has.
+    fn spread(&self, view: View<'a>) -> Told<Vec<Arrival>> {
+        let family = Family::of(&view.destination);
+        let balance = view.mark.and_then(|mark| self.objects.balances.get(&VirtualKey { mark, family }));
+        let way = balance.and_then(|balance| balance.way).ok_or("there is no way")?;
+        let mut arrivals: Vec<Arrival> = Vec::new();
+        for slot in 0..u32::from(way.slots) {
+            let place = balance.and_then(|balance| balance.slots.get(&slot)).ok_or(format!("slot {slot} is empty"))?;
+            let known = balance.is_some_and(|balance| balance.backends.contains(place));
+            assert!(known && way.family == family && way.keeps_port == (place.port == 0), "{way}: {place}");
+            let port = if place.port == 0 { view.port } else { place.port };
+            let at = SocketAddr::new(place.address, port);
+            if let Some(arrival) = arrivals.iter_mut().find(|arrival| arrival.at == at) {
+                arrival.weight += 1;
+                continue;
+            }
+            let source = self.onward(View { destination: place.address, port, ..view })?;
+            arrivals.push(Arrival { at, source, weight: 1 });
+        }
+        Ok(arrivals)
+    }
+
+    /// From IPVS, or from its slot, to one backend: the source that the backend sees.
     fn onward(&self, mut view: View<'a>) -> Told<IpAddr> {
         let (leg, address) =
             self.way(view.destination).ok_or_else(|| format!("there is no route to {}", view.destination))?;
@@ -267,21 +295,45 @@ impl<'a> Tracer<'a> {
     /// The first rule of a hook that does something with the packet.
     fn rules(&self, hook: Hook, view: &View) -> Outcome {
         let Some(table) = self.objects.tables.get(&view.netns) else { return Outcome::Pass };
-        let mut chains: Vec<_> = table.chains.values().filter(|chain| chain.hook == hook).collect();
-        chains.sort_by_key(|chain| chain.priority);
+        let based =
+            table.chains.values().filter_map(|chain| Some((chain.base.filter(|base| base.hook == hook)?, chain)));
+        let mut chains: Vec<_> = based.collect();
+        chains.sort_by_key(|(base, _)| base.priority);
+        // What is marked comes to IPVS, unless it is sent elsewhere before.
+        let (mut view, mut marked) = (*view, None);
+        let (protocol, port) = (view.protocol, view.port);
         let look_up = |map: &String| {
-            let found = table.maps[map].elements.iter().find(|(ports, _)| ports.contains(view.protocol, view.port));
+            let found = table.maps[map].elements.iter().find(|(ports, _)| ports.contains(protocol, port));
             found.map(|(_, value)| *value)
         };
-        for chain in chains {
-            for rule in chain.rules.iter().filter(|rule| rule.matches.iter().all(|matched| self.matches(matched, view)))
-            {
-                let nat = chain.kind == ChainKind::Nat;
+        for (base, chain) in chains {
+            for rule in &chain.rules {
+                if !rule.matches.iter().all(|matched| self.matches(matched, &view)) {
+                    continue;
+                }
+                let nat = base.kind == ChainKind::Nat;
                 match &rule.action {
+                    Action::LearnMark { map } => match look_up(map) {
+                        Some(MapValue::Mark(mark)) => view.mark = Some(mark),
+                        Some(MapValue::Address(_)) => panic!("map {map} has an address for a mark"),
+                        None => {}
+                    },
+                    Action::MarkConnection => {}
+                    Action::GoByMark(family) if nat => {
+                        let key = view.mark.map(|mark| VirtualKey { mark, family: *family });
+                        let balance = key.and_then(|key| self.objects.balances.get(&key));
+                        if let (Some(way), Some(mark)) = (balance.and_then(|balance| balance.way), view.mark) {
+                            assert_eq!(table.chains[&way.chain()], Chain::of_way(way));
+                            return Outcome::Spread(mark);
+                        }
+                    }
                     // Only this chain has done with it.
                     Action::Accept | Action::Return => break,
                     Action::MarkFrom { map } => match look_up(map) {
-                        Some(MapValue::Mark(mark)) => return Outcome::Mark(mark),
+                        Some(MapValue::Mark(mark)) => {
+                            (view.mark, marked) = (Some(mark), Some(mark));
+                            break;
+                        }
                         Some(MapValue::Address(_)) => panic!("map {map} has an address for a mark"),
                         None => {}
                     },
@@ -301,11 +353,11 @@ impl<'a> Tracer<'a> {
                     },
                     Action::Snat(to) if nat => return Outcome::Source(*to),
                     Action::Masquerade if nat => return Outcome::Masquerade,
-                    action => panic!("`{action}` in a {} chain", chain.kind),
+                    action => panic!("`{action}` in a {} chain", base.kind),
                 }
             }
         }
-        Outcome::Pass
+        marked.map_or(Outcome::Pass, Outcome::Mark)
     }
 
     fn matches(&self, matched: &Match, view: &View) -> bool {
@@ -333,7 +385,7 @@ impl<'a> Tracer<'a> {
             Key::Source(family) | Key::SourceAndPort(family) | Key::DestinationAndPort(family) => {
                 Family::of(&view.destination) == family
             }
-            Key::Port | Key::LinkAndPort => true,
+            Key::Port | Key::LinkAndPort | Key::Mark => true,
         }
     }
 
@@ -348,6 +400,7 @@ impl<'a> Tracer<'a> {
                 SetElement::Ports(range) => ports(range),
                 SetElement::Network(network, range) => network.0.contains(address) && ports(range),
                 SetElement::Link(name, range) => view.interface_in == Some(name) && ports(range),
+                SetElement::Mark(mark) => view.mark == Some(*mark),
             })
     }
 

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Outcome, Refusal, exists, require};
-use crate::objects::{Action, Chain, Family, Map, MapKind, MapValue, Match, Netns, Objects, PortRange, Set, Table};
+use super::{Outcome, Refusal, balances, exists, require};
+use crate::objects::{
+    Action, Chain, Family, Map, MapKind, MapValue, Match, Netns, Objects, PortRange, Set, Table, ways_map,
+};
 use crate::plan::{SetEdit, Step};
 
 pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
@@ -14,6 +16,9 @@ pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
         }
         Step::DeleteTable(netns) => {
             objects.tables.remove(&netns);
+            if netns == Netns::Sandbox {
+                objects.balances.clear();
+            }
         }
         Step::AddMap { netns, name, map } => {
             let table = table(objects, netns)?;
@@ -26,6 +31,7 @@ pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
             let used = table.chains.values().any(|chain| looks_up(chain).any(|map| *map == name));
             require(!used, || format!("map {name} is in use"))?;
             table.maps.remove(&name);
+            balances::lose(objects, &name);
         }
         Step::AddSet { netns, name, kind } => {
             let table = table(objects, netns)?;
@@ -38,6 +44,7 @@ pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
             let used = table.chains.values().any(|chain| asks(chain).any(|set| *set == name));
             require(!used, || format!("set {name} is in use"))?;
             table.sets.remove(&name);
+            balances::lose(objects, &name);
         }
         Step::EditSets { netns, edits } => {
             // All of the changes or none.
@@ -80,6 +87,9 @@ pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
             table.chains.insert(name, chain);
         }
         Step::DeleteChain { netns, name } => {
+            let used = netns == Netns::Sandbox
+                && objects.balances.values().any(|balance| balance.way.is_some_and(|way| way.chain() == name));
+            require(!used, || format!("chain {name} is in use"))?;
             table(objects, netns)?.chains.remove(&name);
         }
         Step::EditMap { netns, name, ranges, remove, add } => {
@@ -104,9 +114,12 @@ fn asks(chain: &Chain) -> impl Iterator<Item = &String> {
     })
 }
 
-fn looks_up(chain: &Chain) -> impl Iterator<Item = &String> {
+fn looks_up(chain: &Chain) -> impl Iterator<Item = &str> {
     chain.rules.iter().filter_map(|rule| match &rule.action {
-        Action::MarkFrom { map } | Action::UntrackedMarkFrom { map } | Action::DnatFrom { map, .. } => Some(map),
+        Action::MarkFrom { map } | Action::UntrackedMarkFrom { map } => Some(map.as_str()),
+        Action::DnatFrom { map, .. } | Action::LearnMark { map } => Some(map.as_str()),
+        Action::GoByMark(family) => Some(ways_map(*family)),
+        Action::Spread(way) => Some(way.map()),
         _ => None,
     })
 }
@@ -133,6 +146,7 @@ fn fits(kind: MapKind, value: &MapValue) -> bool {
     match (kind, value) {
         (MapKind::Mark, MapValue::Mark(_)) => true,
         (MapKind::Address(family), MapValue::Address(address)) => Family::of(address) == family,
+        // Balances' are not edited as maps.
         _ => false,
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::path::Path;
 
 use super::connections::address;
 use crate::objects::{
@@ -15,12 +16,19 @@ type Services = BTreeMap<VirtualKey, VirtualService>;
 /// The names of the columns, in two lines, and the version.
 const HEADER: usize = 3;
 
+const LISTING: &str = "/proc/thread-self/net/ip_vs";
+
+/// Whether the kernel has IPVS loaded; asking so does not load it.
+pub fn is_there() -> bool {
+    Path::new(LISTING).exists()
+}
+
 /// Whether the calling thread's namespace shows those services and no others, as far as it can be seen.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn shows(services: &Services) -> io::Result<bool> {
-    let file = File::open("/proc/thread-self/net/ip_vs")?;
+    let file = File::open(LISTING)?;
     is_of(BufReader::with_capacity(1 << 16, file), services)
 }
 

@@ -5,6 +5,7 @@
 
 use crate::kernel::attribute::{Writer, attributes, be32_of, be64_of, find, string_of};
 
+/// Where a verdict goes.
 pub const REG_VERDICT: u32 = 0;
 /// The first register of 16 bytes.
 pub const REG_1: u32 = 1;
@@ -14,6 +15,7 @@ pub const REG32_02: u32 = 10;
 /// The second register of 16 bytes, and the second 4 bytes of that: behind an IPv6 address, or the name of a link.
 pub const REG_2: u32 = 2;
 pub const REG32_05: u32 = 13;
+pub const REG_3: u32 = 3;
 
 pub const META_MARK: u32 = 3;
 pub const META_IIFNAME: u32 = 6;
@@ -33,6 +35,7 @@ pub const TRANSPORT_HEADER: u32 = 2;
 
 pub const VERDICT_DROP: i32 = 0;
 pub const VERDICT_ACCEPT: i32 = 1;
+pub const VERDICT_GOTO: i32 = -4;
 pub const VERDICT_RETURN: i32 = -5;
 
 /// A TCP option, by its number, and the place and length of what it says (RFC 9293: the largest segment).
@@ -40,6 +43,10 @@ const TCP_OPTION: u32 = 1;
 const SEGMENT_SIZE: u8 = 2;
 const SEGMENT_SIZE_PLACE: u32 = 2;
 const SEGMENT_SIZE_LENGTH: u32 = 2;
+
+// linux/netfilter/nf_nat.h
+const NAT_ADDRESS: u32 = 1;
+const NAT_PORT: u32 = 2;
 
 const FIB_SADDR: u32 = 1;
 const FIB_DADDR: u32 = 2;
@@ -52,8 +59,12 @@ const EXPR_NAME: u16 = 1;
 const EXPR_DATA: u16 = 2;
 const LIST_ELEM: u16 = 1;
 pub const DATA_VALUE: u16 = 1;
-const DATA_VERDICT: u16 = 2;
-const VERDICT_CODE: u16 = 1;
+pub const DATA_VERDICT: u16 = 2;
+pub const VERDICT_CODE: u16 = 1;
+pub const VERDICT_CHAIN: u16 = 2;
+
+const NUMGEN_INCREMENTAL: u32 = 0;
+const NUMGEN_RANDOM: u32 = 1;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expr {
@@ -106,6 +117,22 @@ pub enum Expr {
         source: bool,
         family: u32,
         address: u32,
+        /// Where the port is, if that is changed, too.
+        port: Option<u32>,
+    },
+    /// A number below `modulus`: the next one, or any.
+    Number {
+        to: u32,
+        modulus: u32,
+        random: bool,
+    },
+    /// Jenkins' hash of so many bytes, below `modulus`.
+    Hash {
+        from: u32,
+        length: u32,
+        to: u32,
+        modulus: u32,
+        seed: u32,
     },
     Masquerade,
     Notrack,
@@ -137,10 +164,13 @@ pub enum Expr {
 impl Expr {
     /// Appends the expression to a rule's list.
     pub fn write(&self, list: &mut Writer) {
-        list.nested(LIST_ELEM, |element| {
-            element.string(EXPR_NAME, self.name());
-            element.nested(EXPR_DATA, |data| self.write_data(data));
-        });
+        list.nested(LIST_ELEM, |element| self.write_alone(element));
+    }
+
+    /// Writes it where there is but one.
+    pub fn write_alone(&self, element: &mut Writer) {
+        element.string(EXPR_NAME, self.name());
+        element.nested(EXPR_DATA, |data| self.write_data(data));
     }
 
     fn name(&self) -> &str {
@@ -153,6 +183,8 @@ impl Expr {
             Expr::AddressType { .. } | Expr::ReversePath { .. } => "fib",
             Expr::Lookup { .. } | Expr::Member { .. } => "lookup",
             Expr::Nat { .. } => "nat",
+            Expr::Number { .. } => "numgen",
+            Expr::Hash { .. } => "hash",
             Expr::Masquerade => "masq",
             Expr::Notrack => "notrack",
             Expr::Counter => "counter",
@@ -220,10 +252,23 @@ impl Expr {
                 data.be32(2, *from);
                 data.be32(5, u32::from(*inverted));
             }
-            Expr::Nat { source, family, address } => {
+            Expr::Nat { source, family, address, port } => {
                 data.be32(1, u32::from(!source));
                 data.be32(2, *family);
                 data.be32(3, *address);
+                port.iter().for_each(|port| data.be32(5, *port));
+            }
+            Expr::Number { to, modulus, random } => {
+                data.be32(1, *to);
+                data.be32(2, *modulus);
+                data.be32(3, if *random { NUMGEN_RANDOM } else { NUMGEN_INCREMENTAL });
+            }
+            Expr::Hash { from, length, to, modulus, seed } => {
+                data.be32(1, *from);
+                data.be32(2, *to);
+                data.be32(3, *length);
+                data.be32(4, *modulus);
+                data.be32(5, *seed);
             }
             Expr::Load { to, value: what } => {
                 data.be32(1, *to);
@@ -252,13 +297,16 @@ impl Expr {
 
     /// Packets that a rule's counters have.
     pub fn packets(list: &[u8]) -> u64 {
-        const PACKETS: u16 = 2;
-        let counter =
-            |element| find(element, EXPR_NAME).and_then(string_of).filter(|name| name == "counter").and(Some(element));
-        let packets = |element| find(find(element, EXPR_DATA)?, PACKETS).and_then(be64_of);
-        let counts = attributes(list).filter_map(|(_, element)| packets(counter(element)?));
+        let counts = attributes(list).filter_map(|(_, element)| Expr::packets_of(element));
         // Two counters may say together what no number can.
         counts.fold(0, u64::saturating_add)
+    }
+
+    /// Packets that a counter has; `None`: it is something else.
+    pub fn packets_of(element: &[u8]) -> Option<u64> {
+        const PACKETS: u16 = 2;
+        let name = find(element, EXPR_NAME).and_then(string_of)?;
+        (name == "counter").then(|| find(find(element, EXPR_DATA)?, PACKETS).and_then(be64_of))?
     }
 
     fn read(element: &[u8]) -> Expr {
@@ -323,13 +371,28 @@ impl Expr {
                     1 => false,
                     _ => return None,
                 };
-                let address = number(3)?;
-                // The kernel tells the upper end, the same as the lower, and a flag that says that there is an address.
+                let (address, port) = (number(3)?, number(5));
+                // The kernel tells the upper ends, the same as the lower, and flags that say that there is an address, a port.
+                let flags = if port.is_some() { NAT_ADDRESS | NAT_PORT } else { NAT_ADDRESS };
                 let plain = number(4).unwrap_or(address) == address
-                    && number(5).is_none()
-                    && number(6).is_none()
-                    && matches!(number(7).unwrap_or(0), 0 | 1);
-                plain.then_some(Expr::Nat { source, family: number(2)?, address })
+                    && number(6).or(port) == port
+                    && number(7).unwrap_or(0) & !flags == 0;
+                plain.then_some(Expr::Nat { source, family: number(2)?, address, port })
+            }
+            "numgen" => {
+                let random = match number(3)? {
+                    NUMGEN_INCREMENTAL => false,
+                    NUMGEN_RANDOM => true,
+                    _ => return None,
+                };
+                let plain = number(4).unwrap_or(0) == 0;
+                plain.then_some(Expr::Number { to: number(1)?, modulus: number(2)?, random })
+            }
+            "hash" => {
+                // No offset, and Jenkins'.
+                let plain = number(6).unwrap_or(0) == 0 && number(7).unwrap_or(0) == 0;
+                let (from, to, length) = (number(1)?, number(2)?, number(3)?);
+                plain.then_some(Expr::Hash { from, length, to, modulus: number(4)?, seed: number(5)? })
             }
             "notrack" => Some(Expr::Notrack),
             "flow_offload" => Some(Expr::FlowAdd { table: find(data, 1).and_then(string_of)? }),

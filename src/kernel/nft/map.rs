@@ -1,6 +1,6 @@
 //! Maps and their elements, as netlink carries them.
 
-use super::expr::DATA_VALUE;
+use super::expr::{DATA_VALUE, Expr};
 use super::{SET_NAME, SET_TABLE};
 use crate::kernel::attribute::{Writer, attributes, be32_of, find, ip_of, octets, string_of};
 use crate::objects::{Family, Map, MapKind, MapValue, Mark, PortRange, Protocol, TABLE};
@@ -14,6 +14,7 @@ pub(super) const SET_DATA_LEN: u16 = 7;
 pub(super) const SET_DESC: u16 = 9;
 pub(super) const SET_ID: u16 = 10;
 pub(super) const SET_USERDATA: u16 = 13;
+const SET_EXPR: u16 = 17;
 pub(super) const DESC_CONCAT: u16 = 2;
 pub(super) const FIELD_LEN: u16 = 1;
 pub(super) const LIST_ELEM: u16 = 1;
@@ -24,6 +25,7 @@ pub(super) const FLAG_CONCAT: u32 = 0x80;
 
 pub(super) const ELEM_KEY: u16 = 1;
 pub(super) const ELEM_DATA: u16 = 2;
+pub(super) const ELEM_EXPR: u16 = 7;
 pub(super) const ELEM_KEY_END: u16 = 10;
 pub(super) const ELEMENTS_TABLE: u16 = 1;
 pub(super) const ELEMENTS_SET: u16 = 2;
@@ -35,9 +37,8 @@ pub(super) const TYPE_INET_SERVICE: u32 = 13;
 pub(super) const TYPE_MARK: u32 = 19;
 pub(super) const TYPE_IPV4: u32 = 7;
 pub(super) const TYPE_IPV6: u32 = 8;
-const KEY_TYPE: u32 = TYPE_INET_PROTO << 6 | TYPE_INET_SERVICE;
-/// Bytes. Each part of a concatenated key takes whole words.
-const KEY_LENGTH: u32 = 8;
+/// NFT_DATA_VERDICT.
+const TYPE_VERDICT: u32 = 0xffff_ff00;
 
 /// Elements of one message: an attribute holds no more than 64 KiB.
 pub const ELEMENTS_PER_MESSAGE: usize = 1000;
@@ -45,42 +46,68 @@ pub const ELEMENTS_PER_MESSAGE: usize = 1000;
 /// Tells nft(8) how to print: without it marks come out byte-swapped. Entries are type, length, value;
 /// 0 is the key's byte order, 1 the data's; 1 is the host's, 2 the network's.
 pub(super) fn byte_orders(kind: MapKind) -> Vec<u8> {
-    let data: u32 = match kind {
-        MapKind::Mark => 1,
-        MapKind::Address(_) => 2,
+    // A verdict has no bytes to order: nft(8) dies of it if it is told to.
+    const NONE: u32 = 0;
+    const HOST: u32 = 1;
+    const NETWORK: u32 = 2;
+    let (key, data) = match kind {
+        MapKind::Mark => (NETWORK, HOST),
+        MapKind::Address(_) => (NETWORK, NETWORK),
+        MapKind::Ways => (HOST, NONE),
+        MapKind::Slots(_) | MapKind::Hosts(_) => (HOST, NETWORK),
     };
     let mut bytes = Vec::new();
-    for (entry, order) in [(0u8, 2u32), (1, data)] {
+    for (entry, order) in [(0u8, key), (1, data)] {
         bytes.extend([entry, 4]);
         bytes.extend(order.to_ne_bytes());
     }
     bytes
 }
 
+/// The key's type and its length in bytes: each part of a concatenation takes whole words. A slot is told as a mark, which nft(8) knows
+/// the length of.
+fn key_type(kind: MapKind) -> (u32, u32) {
+    match kind {
+        MapKind::Mark | MapKind::Address(_) => (TYPE_INET_PROTO << 6 | TYPE_INET_SERVICE, 8),
+        MapKind::Ways => (TYPE_MARK, 4),
+        MapKind::Slots(_) | MapKind::Hosts(_) => (TYPE_MARK << 6 | TYPE_MARK, 8),
+    }
+}
+
+/// The value's type, and its length: a verdict's is not said.
 fn data_type(kind: MapKind) -> (u32, u32) {
     match kind {
         MapKind::Mark => (TYPE_MARK, 4),
-        MapKind::Address(Family::V4) => (TYPE_IPV4, 4),
-        MapKind::Address(Family::V6) => (TYPE_IPV6, 16),
+        MapKind::Address(Family::V4) | MapKind::Hosts(Family::V4) => (TYPE_IPV4, 4),
+        MapKind::Address(Family::V6) | MapKind::Hosts(Family::V6) => (TYPE_IPV6, 16),
+        MapKind::Slots(Family::V4) => (TYPE_IPV4 << 6 | TYPE_INET_SERVICE, 8),
+        MapKind::Slots(Family::V6) => (TYPE_IPV6 << 6 | TYPE_INET_SERVICE, 20),
+        MapKind::Ways => (TYPE_VERDICT, 0),
     }
 }
 
 /// The attributes that make a map. `id` tells maps of one transaction apart.
 pub fn write(body: &mut Writer, name: &str, map: &Map, id: u32) {
-    let (data_type, data_length) = data_type(map.kind);
+    let ((key_type, key_length), (data_type, data_length)) = (key_type(map.kind), data_type(map.kind));
     body.string(SET_TABLE, TABLE);
     body.string(SET_NAME, name);
     body.be32(SET_FLAGS, if map.ranges { FLAG_MAP | FLAG_INTERVAL | FLAG_CONCAT } else { FLAG_MAP });
-    body.be32(SET_KEY_TYPE, KEY_TYPE);
-    body.be32(SET_KEY_LEN, KEY_LENGTH);
+    body.be32(SET_KEY_TYPE, key_type);
+    body.be32(SET_KEY_LEN, key_length);
     body.be32(SET_DATA_TYPE, data_type);
-    body.be32(SET_DATA_LEN, data_length);
+    if data_length > 0 {
+        body.be32(SET_DATA_LEN, data_length);
+    }
     body.be32(SET_ID, id);
     if map.ranges {
         // One byte of protocol, two of port.
         write_parts(body, [1, 2]);
     }
     body.bytes(SET_USERDATA, &byte_orders(map.kind));
+    if matches!(map.kind, MapKind::Slots(_) | MapKind::Hosts(_)) {
+        // Each element counts how often it is found: once for each connection.
+        body.nested(SET_EXPR, |expression| Expr::Counter.write_alone(expression));
+    }
 }
 
 /// Ranges in a concatenation need to know the lengths of its parts.
@@ -102,11 +129,12 @@ pub fn read(body: &[u8]) -> Option<(String, Option<Map>)> {
     let name = find(body, SET_NAME).and_then(string_of)?;
     let number = |kind| find(body, kind).and_then(be32_of).unwrap_or(0);
     let flags = number(SET_FLAGS);
-    let kind = [MapKind::Mark, MapKind::Address(Family::V4), MapKind::Address(Family::V6)]
-        .into_iter()
-        .find(|kind| data_type(*kind) == (number(SET_DATA_TYPE), number(SET_DATA_LEN)));
+    // Of a verdict the kernel tells a length of its own.
+    let data = (number(SET_DATA_TYPE), if number(SET_DATA_TYPE) == TYPE_VERDICT { 0 } else { number(SET_DATA_LEN) });
+    let key = (number(SET_KEY_TYPE), number(SET_KEY_LEN));
+    let kind = MapKind::ALL.into_iter().find(|kind| (key_type(*kind), data_type(*kind)) == (key, data));
     let ranges = flags & FLAG_INTERVAL != 0;
-    let ours = number(SET_KEY_TYPE) == KEY_TYPE && flags & FLAG_MAP != 0;
+    let ours = flags & FLAG_MAP != 0;
     let map = kind.filter(|_| ours).map(|kind| Map { kind, ranges, elements: Default::default() });
     Some((name, map))
 }
@@ -172,6 +200,8 @@ fn read_element(element: &[u8], kind: MapKind) -> Option<(PortRange, MapValue)> 
     let value = match kind {
         MapKind::Mark => MapValue::Mark(Mark(u32::from_ne_bytes(bytes.try_into().ok()?))),
         MapKind::Address(_) => MapValue::Address(ip_of(bytes)?),
+        // Balances read theirs themselves.
+        MapKind::Ways | MapKind::Slots(_) | MapKind::Hosts(_) => return None,
     };
     Some((ports, value))
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::kernel::attribute::{be32_of, find, string_of};
 use crate::kernel::replies::Readers;
 use crate::kernel::socket::{Error, Socket};
-use crate::objects::{Chain, ChainKind, Rule, Set, TABLE, Table};
+use crate::objects::{Base, Chain, ChainKind, Rule, Set, SetKind, TABLE, Table, Way};
 
 const GETTABLE: u16 = 1;
 /// The table is there and does nothing (nft(8), `flags dormant`).
@@ -86,6 +86,10 @@ fn maps(socket: &mut Socket) -> Result<Vec<(String, crate::objects::Map)>, Error
     for (name, map) in found {
         // A map of another make under one of our names differs from what is wanted by having no elements.
         let Some(mut map) = map else { continue };
+        if map.kind.is_of_balances() {
+            maps.push((name, map));
+            continue;
+        }
         let mut of = header(INET);
         map::write_elements_of(&mut of, &name);
         let elements =
@@ -100,7 +104,8 @@ fn sets(socket: &mut Socket) -> Result<Vec<(String, Set)>, Error> {
     let mut list = header(INET);
     list.string(SET_TABLE, TABLE);
     let mut found = socket.dump(&request(GETSET, 0, list), |_, message| super::set::read(body(message)))?;
-    for (name, set) in &mut found {
+    // Backends are balances'.
+    for (name, set) in found.iter_mut().filter(|(_, set)| !matches!(set.kind, SetKind::Backends(_))) {
         let mut of = header(INET);
         map::write_elements_of(&mut of, name);
         let elements = socket
@@ -119,17 +124,17 @@ fn read_chain(attributes: &[u8]) -> Option<(String, Chain)> {
         return None;
     }
     let name = find(attributes, CHAIN_NAME).and_then(string_of)?;
-    let hook = find(attributes, CHAIN_HOOK)?;
+    let Some(hook) = find(attributes, CHAIN_HOOK) else {
+        // Chains of others that others go to are in nobody's way.
+        Way::of_chain(&name)?;
+        return Some((name, Chain { base: None, rules: Vec::new() }));
+    };
     let number = find(hook, HOOK_NUMBER).and_then(be32_of)? as usize;
     let kind = find(attributes, CHAIN_TYPE).and_then(string_of)?;
     let kind = [ChainKind::Filter, ChainKind::Nat].into_iter().find(|known| chain_type(*known) == kind)?;
     let accepts = find(attributes, CHAIN_POLICY).and_then(be32_of) == Some(POLICY_ACCEPT);
-    let mut chain = Chain {
-        kind,
-        hook: *HOOKS.get(number)?,
-        priority: find(hook, HOOK_PRIORITY).and_then(be32_of)? as i32,
-        rules: Vec::new(),
-    };
+    let base = Base { kind, hook: *HOOKS.get(number)?, priority: find(hook, HOOK_PRIORITY).and_then(be32_of)? as i32 };
+    let mut chain = Chain { base: Some(base), rules: Vec::new() };
     if !accepts {
         // Shown as a rule, since a policy of drop acts like one.
         chain.rules.push(Rule::new([], crate::objects::Action::Unknown("policy drop".to_owned())));

@@ -92,7 +92,7 @@ pub fn set(socket: &mut Socket, returns: &Returns) -> Result<(), Error> {
         requests.push(request(NEWSETELEM, NLM_F_CREATE, body));
     }
     for (name, hook, kind, rules) in chains(returns) {
-        requests.push(new_chain(RETURN_TABLE, name, kind, hook, MANGLE));
+        requests.push(new_chain(RETURN_TABLE, name, Some((kind, hook, MANGLE))));
         requests.extend(rules.iter().map(|rule| new_rule(RETURN_TABLE, name, rule)));
     }
     transact(socket, &requests).map_err(first_of)

@@ -6,11 +6,11 @@ use ipnetwork::IpNetwork;
 
 use super::expr::{
     CT_DIRECTION, CT_STATE, Expr, META_IIFNAME, META_IIFTYPE, META_L4PROTO, META_MARK, META_NFPROTO, META_OIFNAME,
-    NETWORK_HEADER, REG_1, REG_2, REG32_01, REG32_02, REG32_05, TRANSPORT_HEADER, VERDICT_ACCEPT, VERDICT_DROP,
-    VERDICT_RETURN,
+    NETWORK_HEADER, REG_1, REG_2, REG_3, REG_VERDICT, REG32_01, REG32_02, REG32_05, TRANSPORT_HEADER, VERDICT_ACCEPT,
+    VERDICT_DROP, VERDICT_RETURN,
 };
 use crate::kernel::attribute::{ip_of, octets};
-use crate::objects::{Action, FLOWS, Family, Key, Match, Rule};
+use crate::objects::{Action, FLOWS, Family, HASH_SEED, Key, Match, Pick, Rule, Way, slots_map, ways_map};
 
 /// The kernel's RTN_LOCAL.
 const LOCAL: u32 = 2;
@@ -142,6 +142,7 @@ fn compile_among(key: Key, set: &str, inverted: bool) -> Vec<Expr> {
             out.extend(port(REG_2, REG32_05));
             out
         }
+        Key::Mark => vec![load(META_MARK)],
     };
     out.push(Expr::Member { set: set.to_owned(), from: REG_1, inverted });
     out
@@ -154,7 +155,7 @@ fn raise_among(expressions: &[Expr]) -> Option<Match> {
         _ => None,
     })?;
     let per_family = |key: fn(Family) -> Key| Family::ALL.map(key);
-    let keys = [Key::Port, Key::LinkAndPort].into_iter();
+    let keys = [Key::Port, Key::LinkAndPort, Key::Mark].into_iter();
     let keys = keys.chain([Key::Source, Key::SourceAndPort, Key::DestinationAndPort].into_iter().flat_map(per_family));
     let key = keys.into_iter().find(|key| expressions.starts_with(&compile_among(*key, set, inverted)))?;
     let set = set.clone();
@@ -203,6 +204,16 @@ fn compile_action(action: &Action) -> Vec<Expr> {
             out.extend([Expr::SetMark { from: REG_1 }, Expr::Verdict(VERDICT_ACCEPT)]);
             out
         }
+        Action::LearnMark { map } => {
+            let mut out = look_up(map).to_vec();
+            out.push(Expr::SetMark { from: REG_1 });
+            out
+        }
+        Action::MarkConnection => vec![load(META_MARK), Expr::SetConnectionMark { from: REG_1 }],
+        Action::GoByMark(family) => {
+            vec![load(META_MARK), Expr::Lookup { map: ways_map(*family).to_owned(), from: REG_1, to: REG_VERDICT }]
+        }
+        Action::Spread(way) => compile_spread(way),
         Action::Untracked => vec![Expr::Notrack, Expr::Verdict(VERDICT_ACCEPT)],
         Action::UntrackedMarkFrom { map } => {
             let mut out = look_up(map).to_vec();
@@ -211,12 +222,12 @@ fn compile_action(action: &Action) -> Vec<Expr> {
         }
         Action::DnatFrom { map, family } => {
             let mut out = look_up(map).to_vec();
-            out.push(Expr::Nat { source: false, family: family_number(*family), address: REG_1 });
+            out.push(Expr::Nat { source: false, family: family_number(*family), address: REG_1, port: None });
             out
         }
         Action::Snat(to) => vec![
             Expr::Load { to: REG_1, value: octets(*to) },
-            Expr::Nat { source: true, family: family_number(Family::of(to)), address: REG_1 },
+            Expr::Nat { source: true, family: family_number(Family::of(to)), address: REG_1, port: None },
         ],
         Action::Masquerade => vec![Expr::Masquerade],
         Action::SegmentSize(bytes) => {
@@ -224,6 +235,48 @@ fn compile_action(action: &Action) -> Vec<Expr> {
         }
         Action::Unknown(what) => vec![Expr::Other(what.clone())],
     }
+}
+
+/// `dnat to meta mark . <the slot> map @slots`: the key's two parts, the look-up, and what it found.
+fn compile_spread(way: &Way) -> Vec<Expr> {
+    let modulus = u32::from(way.slots);
+    let mut out = Vec::new();
+    let hash = |length| Expr::Hash { from: REG_2, length, to: REG32_01, modulus, seed: HASH_SEED };
+    let (offset, length) = address_field(way.family, true);
+    let source = Expr::Payload { base: NETWORK_HEADER, offset, length, to: REG_2 };
+    match way.pick {
+        Pick::Turn(_) | Pick::Random => {
+            out.push(load(META_MARK));
+            out.push(Expr::Number { to: REG32_01, modulus, random: way.pick == Pick::Random });
+        }
+        Pick::Source => out.extend([load(META_MARK), source, hash(length)]),
+        Pick::SourceAndPort => {
+            let to = if way.family == Family::V4 { REG32_05 } else { REG_3 };
+            let port = Expr::Payload { base: TRANSPORT_HEADER, offset: 0, length: 2, to };
+            // The port takes a whole word.
+            out.extend([load(META_MARK), source, port, hash(length + 4)]);
+        }
+    }
+    // Behind the address.
+    let port = (!way.keeps_port).then_some(if way.family == Family::V4 { REG32_01 } else { REG_2 });
+    out.push(Expr::Lookup { map: way.map().to_owned(), from: REG_1, to: REG_1 });
+    out.push(Expr::Nat { source: false, family: family_number(way.family), address: REG_1, port });
+    out
+}
+
+/// The way that such expressions go, known by being what we would compile it to. Who takes turns is not among them.
+fn raise_spread(expressions: &[Expr]) -> Option<Way> {
+    let (map, modulus) = expressions.iter().fold((None, None), |(map, modulus), expression| match expression {
+        Expr::Lookup { map, .. } => (Some(map), modulus),
+        Expr::Number { modulus, .. } | Expr::Hash { modulus, .. } => (map, Some(*modulus)),
+        _ => (map, modulus),
+    });
+    let (map, slots) = (map?, u16::try_from(modulus?).ok()?);
+    let picks = [Pick::Turn(0), Pick::Random, Pick::Source, Pick::SourceAndPort];
+    let mut ways = Family::ALL.into_iter().flat_map(|family| [false, true].map(|keeps_port| (family, keeps_port)));
+    let (family, keeps_port) = ways.find(|(family, keeps_port)| slots_map(*family, *keeps_port) == map)?;
+    let ways = picks.map(|pick| Way { family, pick, slots, keeps_port });
+    ways.into_iter().find(|way| compile_spread(way) == expressions)
 }
 
 /// The match at the beginning of `expressions`, and how many of them it takes.
@@ -318,6 +371,14 @@ fn raise_action(expressions: &[Expr]) -> Option<Action> {
         [_, _, Expr::Lookup { map, .. }, Expr::SetMark { .. }, Expr::Notrack, _] => {
             Action::UntrackedMarkFrom { map: map.clone() }
         }
+        [Expr::Meta { .. }, Expr::SetConnectionMark { .. }] => Action::MarkConnection,
+        [Expr::Meta { .. }, Expr::Lookup { map, to: REG_VERDICT, .. }] => {
+            Action::GoByMark(Family::ALL.into_iter().find(|family| ways_map(*family) == map)?)
+        }
+        [_, _, Expr::Lookup { map, .. }, Expr::SetMark { .. }] => Action::LearnMark { map: map.clone() },
+        [.., Expr::Number { .. } | Expr::Hash { .. }, Expr::Lookup { .. }, Expr::Nat { .. }] => {
+            Action::Spread(raise_spread(expressions)?)
+        }
         [Expr::Notrack, _] => Action::Untracked,
         [Expr::Counter, _] => Action::Drop,
         [_, _, Expr::Lookup { map, .. }, Expr::Nat { family, .. }] => {
@@ -367,6 +428,7 @@ mod tests {
         prop_oneof![
             Just(Key::Port),
             Just(Key::LinkAndPort),
+            Just(Key::Mark),
             family().prop_map(Key::Source),
             family().prop_map(Key::SourceAndPort),
             family().prop_map(Key::DestinationAndPort),
@@ -395,8 +457,22 @@ mod tests {
         ]
     }
 
+    fn way() -> impl Strategy<Value = Way> {
+        let pick = prop::sample::select(vec![Pick::Turn(0), Pick::Random, Pick::Source, Pick::SourceAndPort]);
+        (family(), pick, 1u16.., any::<bool>()).prop_map(|(family, pick, slots, keeps_port)| Way {
+            family,
+            pick,
+            slots,
+            keeps_port,
+        })
+    }
+
     fn action() -> impl Strategy<Value = Action> {
         prop_oneof![
+            "[a-z0-9]{1,15}".prop_map(|map| Action::LearnMark { map }),
+            Just(Action::MarkConnection),
+            family().prop_map(Action::GoByMark),
+            way().prop_map(Action::Spread),
             Just(Action::Accept),
             Just(Action::Return),
             Just(Action::Drop),
@@ -437,7 +513,7 @@ mod tests {
                 compare(false, interface("eth0")),
                 Expr::Verdict(VERDICT_ACCEPT),
             ],
-            vec![Expr::Nat { source: false, family: 2, address: REG_1 }],
+            vec![Expr::Nat { source: false, family: 2, address: REG_1, port: None }],
             vec![],
         ];
         for expressions in others {

@@ -9,12 +9,12 @@ use super::expr::DATA_VALUE;
 use super::map::{
     self, ELEM_KEY, ELEM_KEY_END, ELEMENTS, ELEMENTS_SET, ELEMENTS_TABLE, FLAG_CONCAT, FLAG_INTERVAL, FLAG_MAP,
     LIST_ELEM, SET_FLAGS, SET_ID, SET_KEY_LEN, SET_KEY_TYPE, SET_USERDATA, TYPE_INET_PROTO, TYPE_INET_SERVICE,
-    TYPE_IPV4, TYPE_IPV6, read_range, write_parts,
+    TYPE_IPV4, TYPE_IPV6, TYPE_MARK, read_range, write_parts,
 };
 use super::rule::{interface, interface_name};
 use super::{SET_NAME, SET_TABLE};
 use crate::kernel::attribute::{Writer, attributes, be32_of, find, ip_of, octets, string_of};
-use crate::objects::{Family, Network, PortRange, Set, SetElement, SetKind, TABLE};
+use crate::objects::{Family, Mark, Network, PortRange, Set, SetElement, SetKind, TABLE};
 
 /// Elements of one message: an attribute holds no more than 64 KiB, and the ends of an IPv6 network with ports are 72 bytes.
 pub const ELEMENTS_PER_MESSAGE: usize = 500;
@@ -27,13 +27,18 @@ const PROTOCOL: Part = (TYPE_INET_PROTO, 1);
 const SERVICE: Part = (TYPE_INET_SERVICE, 2);
 const IFNAME: Part = (41, 16);
 
-const KINDS: [SetKind; 6] = [
+const MARK: Part = (TYPE_MARK, 4);
+
+const KINDS: [SetKind; 9] = [
     SetKind::Addresses(Family::V4),
     SetKind::Addresses(Family::V6),
     SetKind::Ports,
     SetKind::Networks(Family::V4),
     SetKind::Networks(Family::V6),
     SetKind::Links,
+    SetKind::Marks,
+    SetKind::Backends(Family::V4),
+    SetKind::Backends(Family::V6),
 ];
 
 fn parts(kind: SetKind) -> Vec<Part> {
@@ -43,6 +48,8 @@ fn parts(kind: SetKind) -> Vec<Part> {
         SetKind::Ports => vec![PROTOCOL, SERVICE],
         SetKind::Networks(family) => vec![address(family), PROTOCOL, SERVICE],
         SetKind::Links => vec![IFNAME, PROTOCOL, SERVICE],
+        SetKind::Marks => vec![MARK],
+        SetKind::Backends(family) => vec![MARK, address(family), SERVICE],
     }
 }
 
@@ -54,7 +61,10 @@ fn key(kind: SetKind) -> (u32, u32) {
 }
 
 fn flags(kind: SetKind) -> u32 {
-    if matches!(kind, SetKind::Addresses(_)) { 0 } else { FLAG_INTERVAL | FLAG_CONCAT }
+    match kind {
+        SetKind::Addresses(_) | SetKind::Marks | SetKind::Backends(_) => 0,
+        SetKind::Ports | SetKind::Networks(_) | SetKind::Links => FLAG_INTERVAL | FLAG_CONCAT,
+    }
 }
 
 /// The attributes that make a set, empty. `id` tells sets and maps of one transaction apart.
@@ -69,8 +79,9 @@ pub fn write(body: &mut Writer, name: &str, kind: SetKind, id: u32) {
     if flags(kind) != 0 {
         write_parts(body, parts(kind).into_iter().map(|(_, length)| length as u32));
     }
-    // Tells nft(8) that the key is in network byte order, see `map`.
-    body.bytes(SET_USERDATA, &[&[0, 4][..], &2u32.to_ne_bytes()].concat());
+    // Tells nft(8) the key's byte order, see `map`.
+    let order: u32 = if matches!(kind, SetKind::Marks | SetKind::Backends(_)) { 1 } else { 2 };
+    body.bytes(SET_USERDATA, &[&[0, 4][..], &order.to_ne_bytes()].concat());
 }
 
 /// A set of ours without its elements, and its name; `None`: a map, or another's.
@@ -99,6 +110,7 @@ fn ends(element: &SetElement) -> (Vec<u8>, Vec<u8>) {
         SetElement::Ports(range) => both(Vec::new(), Vec::new(), range),
         SetElement::Network(network, range) => both(octets(network.0.network()), octets(network.0.broadcast()), range),
         SetElement::Link(name, range) => both(interface(name), interface(name), range),
+        SetElement::Mark(mark) => (mark.0.to_ne_bytes().into(), mark.0.to_ne_bytes().into()),
     }
 }
 
@@ -112,7 +124,7 @@ pub fn write_elements(body: &mut Writer, name: &str, elements: &[SetElement]) {
             let (first, last) = ends(element);
             list.nested(LIST_ELEM, |inner| {
                 data(inner, ELEM_KEY, &first);
-                if !matches!(element, SetElement::Address(_)) {
+                if !matches!(element, SetElement::Address(_) | SetElement::Mark(_)) {
                     data(inner, ELEM_KEY_END, &last);
                 }
             });
@@ -129,6 +141,9 @@ pub fn read_elements(body: &[u8], kind: SetKind) -> Vec<SetElement> {
 fn read_element(element: &[u8], kind: SetKind) -> Option<SetElement> {
     let data = |attribute| find(element, attribute).and_then(|inner| find(inner, DATA_VALUE));
     let first = data(ELEM_KEY)?;
+    if kind == SetKind::Marks {
+        return Some(SetElement::Mark(Mark(u32::from_ne_bytes(first.try_into().ok()?))));
+    }
     let last = data(ELEM_KEY_END).unwrap_or(first);
     let SetKind::Addresses(_) = kind else {
         let head = first.len().checked_sub(8)?;
@@ -181,6 +196,7 @@ mod tests {
             ports().prop_map(SetElement::Ports),
             (network(), ports()).prop_map(|(network, ports)| SetElement::Network(network, ports)),
             ("[a-z0-9]{1,15}", ports()).prop_map(|(name, ports)| SetElement::Link(name, ports)),
+            any::<u32>().prop_map(|mark| SetElement::Mark(Mark(mark))),
         ]
     }
 

@@ -14,6 +14,11 @@ pub struct Config {
     services: String,
 }
 
+/// Who balances in these tests, if they leave it open: each data plane has the whole suite.
+pub fn dataplane() -> String {
+    std::env::var("MESHD_DATAPLANE").unwrap_or_else(|_| "ipvs".to_owned())
+}
+
 impl Config {
     pub(super) fn new(prefix: &str, sandbox: &str, directory: &Path) -> Config {
         let config = Config {
@@ -34,6 +39,7 @@ impl Config {
             // One that every Debian has, so that nothing is warned of.
             .set("control", "group", "'daemon'")
             .set("node", "state_dir", &format!("'{}'", directory.join("state").display()))
+            .set("node", "dataplane", &format!("'{}'", dataplane()))
     }
 
     /// Sets one key, to a value in TOML's syntax.

@@ -22,8 +22,10 @@ impl Meshd {
 
     /// The first lines of the steps it announced since.
     pub fn steps_since(&self, mark: usize) -> Vec<String> {
-        const VERBS: [&str; 10] =
-            ["add", "set", "delete", "restore", "attach", "detach", "map", "take", "changing", "cannot"];
+        const VERBS: [&str; 12] = [
+            "add", "set", "delete", "restore", "attach", "detach", "map", "balance", "end", "take", "changing",
+            "cannot",
+        ];
         let is_step = |text: &String| text.split(' ').next().is_some_and(|verb| VERBS.contains(&verb));
         self.said_since(mark).into_iter().map(|(_, text)| text).filter(is_step).collect()
     }

@@ -4,11 +4,19 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::Place;
+use super::config::dataplane;
 
 pub const SECOND: Duration = Duration::from_secs(1);
 /// For what happens by itself, on a busy machine with an emulated kernel.
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Whether it is nftables that balances in these tests, unless they say themselves who does.
+pub fn by_nftables() -> bool {
+    dataplane() == "nftables"
+}
 
 /// Waits until `done` says so.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
@@ -31,8 +39,50 @@ impl Place {
         self.run("ipvsadm -Sn")
     }
 
-    /// Each destination's weight, as `ipvsadm -Sn` has it: by its service's mark, its address and its port.
-    pub fn ipvs_weights(&self) -> BTreeMap<(u32, SocketAddr), u32> {
+    /// Each backend's weight, as someone else's tool has it: by its port's mark, its address and its own port. With nftables, as many
+    /// slots as it has.
+    pub fn weights(&self) -> BTreeMap<(u32, SocketAddr), u32> {
+        if by_nftables() { self.slots() } else { self.ipvs_weights() }
+    }
+
+    fn slots(&self) -> BTreeMap<(u32, SocketAddr), u32> {
+        let listed = self.run("nft -j list table inet meshd");
+        let listed: Value = serde_json::from_str(&listed).unwrap_or_else(|error| panic!("{error}: {listed}"));
+        let mut weights = BTreeMap::new();
+        for (kind, name, counts) in [
+            ("set", "backends4", false),
+            ("set", "backends6", false),
+            ("map", "slots4", true),
+            ("map", "slots6", true),
+            ("map", "hosts4", true),
+            ("map", "hosts6", true),
+        ] {
+            let all = listed["nftables"].as_array().into_iter().flatten().filter_map(|item| item.get(kind));
+            let elements = all.filter(|item| item["name"] == name).filter_map(|item| item["elem"].as_array()).flatten();
+            for element in elements {
+                let (mark, place) = if counts {
+                    let to = &element[1];
+                    // It counts, so it is wrapped.
+                    (
+                        &element[0]["elem"]["val"]["concat"][0],
+                        to["concat"].as_array().cloned().unwrap_or_else(|| vec![to.clone()]),
+                    )
+                } else {
+                    let words = element["concat"].as_array().unwrap_or_else(|| panic!("{listed}"));
+                    (&words[0], words[1..].to_vec())
+                };
+                let address = place[0].as_str().and_then(|address| address.parse().ok());
+                let port = place.get(1).and_then(Value::as_u64).unwrap_or(0) as u16;
+                let place = SocketAddr::new(address.unwrap_or_else(|| panic!("{element}")), port);
+                let mark = mark.as_u64().unwrap_or_else(|| panic!("{element}")) as u32;
+                *weights.entry((mark, place)).or_default() += u32::from(counts);
+            }
+        }
+        weights
+    }
+
+    /// Each destination's weight, as `ipvsadm -Sn` has it.
+    fn ipvs_weights(&self) -> BTreeMap<(u32, SocketAddr), u32> {
         let text = self.ipvs();
         let one = |line: &str| {
             let words: Vec<&str> = line.split_whitespace().collect();

@@ -26,6 +26,8 @@ pub fn status(status: &Status, paint: Paint) -> String {
         ("Generation", generation),
         ("Serving", serving(status).into()),
     ];
+    // One of before had none.
+    known.extend((!status.dataplane.is_empty()).then(|| ("Data plane", (&status.dataplane).into())));
     known.extend(status.timeouts.as_ref().map(|timeouts| {
         let (tcp, fin, udp) = (timeouts.tcp, timeouts.tcp_fin, timeouts.udp);
         ("Timeouts", format!("tcp {tcp} s, tcp after FIN {fin} s, udp {udp} s").into())
@@ -42,6 +44,7 @@ pub fn status(status: &Status, paint: Paint) -> String {
         text += &format!("\nWhat is wrong with the configuration:\n{}", escape::lines(&indented(reason)));
     }
     text += &section("Tables that are nearly full:", &status.crowded, paint);
+    text += &section("Other firewalls that may keep clients out:", &status.firewalls, paint);
     text += &section("What someone else undoes every time that it is mended:", &status.contested, paint);
     text += &section("Backends that are not up:", &status.unwell, paint);
     text += &section("Backends that are drained:", &status.leaving, paint);
@@ -123,6 +126,7 @@ mod tests {
             services: 1,
             ports: 2,
             backends: 6,
+            dataplane: "ipvs".to_owned(),
             timeouts: Some(Timeouts { tcp: 900, tcp_fin: 120, udp: 300 }),
             public_key: None,
             unwell: vec![],
@@ -130,6 +134,7 @@ mod tests {
             look: 0.0123,
             repaired: 0,
             crowded: vec![],
+            firewalls: vec![],
             contested: vec![],
             configuration: Configuration { path: "/etc/meshd/services.toml".into(), refused: None },
             state: State { directory: "/var/lib/meshd".into(), refused: vec![] },
@@ -144,6 +149,7 @@ Version:        0.1.0
 Running:        1d 2h, pid 4711
 Generation:     12, programmed
 Serving:        1 service, 2 ports, 6 backends
+Data plane:     ipvs
 Timeouts:       tcp 900 s, tcp after FIN 120 s, udp 300 s
 Last look:      0.012 s
 Mended:         0 things that others changed
@@ -158,6 +164,7 @@ State:          /var/lib/meshd
         let ill = Status {
             generation: Generations { wanted: 13, programmed: 12 },
             failures: vec!["add service tcp 20229 ipv4: No such file\u{1b}[2J".into()],
+            dataplane: "nftables".to_owned(),
             timeouts: None,
             configuration: Configuration {
                 path: "a.toml".into(),

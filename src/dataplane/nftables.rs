@@ -1,0 +1,124 @@
+//! Balancing by nftables: a slot for each share of a port's clients, in maps that all ports share. No chain and no rule of a port's
+//! own: what chooses a slot is a chain for all that choose alike.
+//!
+//! The first packet of a connection is looked up thrice: its port's mark, its mark's chain, its slot's backend. Connection tracking
+//! remembers the rest, the SNAT behind it too; and once both sides have answered, the flow table has it pass the sandbox by one look-up.
+//! So here, other than behind IPVS, a backend's connections do not end with its place in a map: the plan sees to that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::mesh::{Backend, Mesh, Port};
+use crate::objects::{
+    Action, Balance, Chain, ChainKind, DestinationKey, FLOWS, Family, Hook, Key, Map, MapKind, Match, Objects, Pick,
+    Rule, Scheduler, Set, SetElement, SetKind, Surroundings, Table, VirtualKey, Way, backends_set, slots_map, ways_map,
+};
+
+use super::flows::LAST;
+use super::sandbox::{marks, named, preserves};
+use super::topology::{GATEWAY_LEG, OVERLAY_LEG};
+use super::{serving, slots};
+
+/// The kernel's NF_IP_PRI_NAT_DST.
+const DSTNAT: i32 = -100;
+/// Ports whose number leaves the same rest share a counter, so two that are asked in turn do most likely not. A prime: ports that belong
+/// together, 80 and 8080, 443 and 8443, are often apart by thousands.
+const COUNTERS: u32 = 61;
+
+/// Marks of ports whose clients keep their address.
+const KEPT: &str = "kept";
+
+pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, table: &mut Table, objects: &mut Objects) {
+    table.maps.extend(named([("marks", marks(mesh, false, |_| true)), ("ranges", marks(mesh, true, |_| true))]));
+    for family in Family::ALL {
+        let map = |kind| Map { kind, ranges: false, elements: BTreeMap::new() };
+        table.maps.extend(named([
+            (ways_map(family), map(MapKind::Ways)),
+            (slots_map(family, false), map(MapKind::Slots(family))),
+            (slots_map(family, true), map(MapKind::Hosts(family))),
+        ]));
+        let set = Set { kind: SetKind::Backends(family), elements: BTreeSet::new() };
+        table.sets.insert(backends_set(family).to_owned(), set);
+    }
+    table.chains.insert("balance".to_owned(), choose());
+    let kept: BTreeSet<SetElement> =
+        mesh.ports().filter(|port| preserves(port)).map(|port| SetElement::Mark(port.mark())).collect();
+    if !kept.is_empty() {
+        table.sets.insert(KEPT.to_owned(), Set { kind: SetKind::Marks, elements: kept });
+    }
+    for port in mesh.ports() {
+        for family in Family::ALL {
+            let balance = balance(mesh, port, family);
+            if let Some(way) = balance.way {
+                table.chains.entry(way.chain()).or_insert_with(|| Chain::of_way(way));
+            }
+            if !balance.backends.is_empty() {
+                objects.balances.insert(VirtualKey { mark: port.mark(), family }, balance);
+            }
+        }
+    }
+    // Where the kernel has no flow tables no links are known.
+    if mesh.gateway.flow_table && !surroundings.uplinks.is_empty() {
+        let rule = Rule::new([Match::Established], Action::Offload);
+        table.chains.insert(FLOWS.to_owned(), Chain::base(ChainKind::Filter, Hook::Forward, LAST, vec![rule]));
+        table.flows = Some([GATEWAY_LEG, OVERLAY_LEG].map(str::to_owned).into());
+    }
+}
+
+/// Connection tracking remembers connections as long as IPVS would.
+pub(super) fn sysctls(mesh: &Mesh) -> Vec<(&'static str, String)> {
+    let timeouts = mesh.timeouts;
+    [
+        ("net/netfilter/nf_conntrack_tcp_timeout_established", timeouts.tcp),
+        ("net/netfilter/nf_conntrack_tcp_timeout_fin_wait", timeouts.tcp_fin),
+        ("net/netfilter/nf_conntrack_udp_timeout_stream", timeouts.udp),
+    ]
+    .map(|(name, seconds)| (name, seconds.to_string()))
+    .into()
+}
+
+/// Where any port has that, those whose clients keep their address are sent on as they are.
+pub(super) fn preserved(mesh: &Mesh) -> Option<Rule> {
+    let wanted = mesh.dataplane == crate::mesh::Dataplane::Nftables && mesh.ports().any(preserves);
+    let theirs = Match::Among { key: Key::Mark, set: KEPT.to_owned() };
+    wanted.then(|| Rule::new([theirs], Action::Accept))
+}
+
+/// It has a name of its own, so that it can be there beside IPVS's: who it does not know goes on to that. A chain of type nat sees the first packet of a connection alone.
+fn choose() -> Chain {
+    let not_in = Rule::new([Match::InterfaceIn(OVERLAY_LEG.to_owned())], Action::Accept);
+    // While a single port and a range that has it change places, both are there: the port says more.
+    let learn = ["ranges", "marks"].map(|map| Rule::new([], Action::LearnMark { map: map.to_owned() }));
+    // By its mark a connection is known later: whose it is, and that it is ours.
+    let remember = Rule::new([Match::Marked], Action::MarkConnection);
+    let go = Family::ALL.map(|family| Rule::new([Match::Family(family)], Action::GoByMark(family)));
+    let rules = std::iter::once(not_in).chain(learn).chain([remember]).chain(go).collect();
+    Chain::base(ChainKind::Nat, Hook::Prerouting, DSTNAT, rules)
+}
+
+fn balance(mesh: &Mesh, port: &Port, family: Family) -> Balance {
+    let place = |backend: &Backend| DestinationKey { address: backend.address, port: port.target.unwrap_or(0) };
+    let serving: Vec<(&Backend, u32)> = serving(mesh, port, family).collect();
+    let backends = serving.iter().map(|(backend, _)| place(backend)).collect();
+    let mut shares: Vec<(DestinationKey, u32)> =
+        serving.iter().filter(|(_, weight)| *weight > 0).map(|(backend, weight)| (place(backend), *weight)).collect();
+    // Every node has the same slots, in whatever order its configuration names them.
+    shares.sort_unstable();
+    let scheduling = &port.scheduling;
+    let number = u32::from(port.published.first) + u32::from(port.published.protocol.number());
+    let turn = Pick::Turn((number % COUNTERS) as u8);
+    let (pick, slots) = match scheduling.scheduler {
+        Scheduler::SourceHash | Scheduler::Maglev => {
+            (if scheduling.flags.port { Pick::SourceAndPort } else { Pick::Source }, slots::hashed(&shares))
+        }
+        Scheduler::WeightedRoundRobin => (turn, slots::weighted(&shares)),
+        // Others are refused before (Mesh::misfits).
+        _ => (turn, shares.iter().map(|(place, _)| *place).collect()),
+    };
+    let way = u16::try_from(slots.len()).ok().filter(|count| *count > 0).map(|slots| Way {
+        family,
+        pick,
+        slots,
+        keeps_port: port.target.is_none(),
+    });
+    Balance { way, slots: (0..).zip(slots).collect(), backends }
+}

@@ -1,0 +1,68 @@
+//! How ports are balanced: elements of the sandbox's maps.
+
+use super::{Outcome, require};
+use crate::objects::{Balance, MapKind, Netns, Objects, VirtualKey, backends_set, slots_map, ways_map};
+use crate::plan::Step;
+
+pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
+    let table = objects.tables.get(&Netns::Sandbox);
+    let is_there = table.is_some_and(|table| table.maps.values().any(|map| map.kind == MapKind::Ways));
+    match step {
+        Step::EditBalance { key, edit } => {
+            let mut balance = objects.balances.get(key).cloned().unwrap_or_default();
+            // What only takes away is content if it is gone; else the kernel says ENOENT.
+            let particular = !edit.trims() && !edit.closes();
+            require(is_there || !particular, || "there are no maps to balance by".to_owned())?;
+            for (slot, place) in &edit.remove {
+                let removed = balance.slots.get(slot) == Some(place);
+                require(removed || !particular, || format!("{key} has no slot {slot} {place}"))?;
+                if removed {
+                    balance.slots.remove(slot);
+                }
+            }
+            for (slot, place) in &edit.add {
+                let held = balance.slots.insert(*slot, *place);
+                require(held.is_none_or(|held| held == *place), || format!("slot {slot} of {key} is taken"))?;
+            }
+            balance.backends.extend(&edit.backends);
+            if let Some((before, after)) = edit.way {
+                require(balance.way == before || !particular, || format!("{key} is led by {:?}", balance.way))?;
+                let chains = table.map(|table| &table.chains);
+                let leads = |chain: &String| chains.is_some_and(|chains| chains.contains_key(chain));
+                require(after.is_none_or(|way| leads(&way.chain())), || format!("there is no chain {after:?}"))?;
+                balance.way = after;
+            }
+            put(objects, *key, balance);
+        }
+        Step::DropBackend { key, backend } => {
+            let mut balance = objects.balances.get(key).cloned().unwrap_or_default();
+            balance.backends.remove(backend);
+            put(objects, *key, balance);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// What was in a map or a set goes with it.
+pub(super) fn lose(objects: &mut Objects, name: &str) {
+    for (VirtualKey { family, .. }, balance) in &mut objects.balances {
+        if name == ways_map(*family) {
+            balance.way = None;
+        } else if name == backends_set(*family) {
+            balance.backends.clear();
+        } else {
+            balance.slots.retain(|_, place| name != slots_map(*family, place.port == 0));
+        }
+    }
+    objects.balances.retain(|_, balance| *balance != Balance::default());
+}
+
+/// One of which nothing is left is none.
+fn put(objects: &mut Objects, key: VirtualKey, balance: Balance) {
+    if balance == Balance::default() {
+        objects.balances.remove(&key);
+    } else {
+        objects.balances.insert(key, balance);
+    }
+}

@@ -1,0 +1,77 @@
+//! Who balances in the sandbox, and what each can.
+
+use std::fmt;
+
+use super::{Mesh, Port, Scheduler, Thresholds};
+
+/// Who spreads clients over backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dataplane {
+    /// IPVS, by all its schedulers.
+    #[default]
+    Ipvs,
+    /// nftables, by maps.
+    Nftables,
+}
+
+impl Dataplane {
+    pub const ALL: [Dataplane; 2] = [Dataplane::Ipvs, Dataplane::Nftables];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Dataplane::Ipvs => "ipvs",
+            Dataplane::Nftables => "nftables",
+        }
+    }
+
+    /// What of a port it cannot do: the key that says so, what it is, and what would do; `None`: it can do all.
+    pub fn cannot(self, port: &Port) -> Option<(&'static str, String, &'static str)> {
+        let scheduling = &port.scheduling;
+        match self {
+            Dataplane::Ipvs => None,
+            Dataplane::Nftables => {
+                if !NFTABLES.contains(&scheduling.scheduler) {
+                    let what = format!("scheduler \"{}\"", scheduling.scheduler);
+                    return Some(("scheduler", what, "\"rr\", \"wrr\", \"sh\" or \"mh\""));
+                }
+                if scheduling.persistence > 0 {
+                    let remedy = "`scheduler` \"sh\" or \"mh\" in its place";
+                    return Some(("persistence", "`persistence`".to_owned(), remedy));
+                }
+                if scheduling.one_packet {
+                    return Some(("one_packet", "`one_packet`".to_owned(), "to leave it out"));
+                }
+                let capped = port.backends.iter().any(|backend| backend.thresholds != Thresholds::default());
+                capped.then(|| ("backend", "`upper_threshold`".to_owned(), "to leave it out"))
+            }
+        }
+    }
+}
+
+/// What nftables can do of the schedulers: they need to know no connection but the one that comes.
+const NFTABLES: [Scheduler; 4] =
+    [Scheduler::RoundRobin, Scheduler::WeightedRoundRobin, Scheduler::SourceHash, Scheduler::Maglev];
+
+impl fmt::Display for Dataplane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Mesh {
+    /// What its data plane cannot do, a line for each port that wants it.
+    pub fn misfits(&self) -> Vec<String> {
+        let ports = self.services.iter().flat_map(|service| service.ports.iter().map(move |port| (service, port)));
+        ports
+            .filter_map(|(service, port)| {
+                let (_, what, remedy) = self.dataplane.cannot(port)?;
+                let Mesh { dataplane, .. } = self;
+                Some(format!(
+                    "{service}, port {}: {what} is nothing that {dataplane} can do; {remedy}, or [node] dataplane = \"ipvs\" and a \
+                     kernel that has IPVS, would do",
+                    port.published
+                ))
+            })
+            .collect()
+    }
+}
