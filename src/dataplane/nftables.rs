@@ -27,7 +27,13 @@ const COUNTERS: u32 = 61;
 /// Marks of ports whose clients keep their address.
 const KEPT: &str = "kept";
 
-pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, table: &mut Table, objects: &mut Objects) {
+/// What is made; and whose source stays as it is, where any port has that.
+pub(super) fn lower(
+    mesh: &Mesh,
+    surroundings: &Surroundings,
+    table: &mut Table,
+    objects: &mut Objects,
+) -> Option<Rule> {
     table.maps.extend(named([("marks", marks(mesh, false, |_| true)), ("ranges", marks(mesh, true, |_| true))]));
     for family in Family::ALL {
         let map = |kind| Map { kind, ranges: false, elements: BTreeMap::new() };
@@ -42,7 +48,8 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, table: &mut Table,
     table.chains.insert("balance".to_owned(), choose());
     let kept: BTreeSet<SetElement> =
         mesh.ports().filter(|port| preserves(port)).map(|port| SetElement::Mark(port.mark())).collect();
-    if !kept.is_empty() {
+    let keeps = !kept.is_empty();
+    if keeps {
         table.sets.insert(KEPT.to_owned(), Set { kind: SetKind::Marks, elements: kept });
     }
     for port in mesh.ports() {
@@ -62,6 +69,8 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, table: &mut Table,
         table.chains.insert(FLOWS.to_owned(), Chain::base(ChainKind::Filter, Hook::Forward, LAST, vec![rule]));
         table.flows = Some([GATEWAY_LEG, OVERLAY_LEG].map(str::to_owned).into());
     }
+    let theirs = Match::Among { key: Key::Mark, set: KEPT.to_owned() };
+    keeps.then(|| Rule::new([theirs], Action::Accept))
 }
 
 /// Connection tracking remembers connections as long as IPVS would.
@@ -74,13 +83,6 @@ pub(super) fn sysctls(mesh: &Mesh) -> Vec<(&'static str, String)> {
     ]
     .map(|(name, seconds)| (name, seconds.to_string()))
     .into()
-}
-
-/// Where any port has that, those whose clients keep their address are sent on as they are.
-pub(super) fn preserved(mesh: &Mesh) -> Option<Rule> {
-    let wanted = mesh.dataplane == crate::mesh::Dataplane::Nftables && mesh.ports().any(preserves);
-    let theirs = Match::Among { key: Key::Mark, set: KEPT.to_owned() };
-    wanted.then(|| Rule::new([theirs], Action::Accept))
 }
 
 /// It has a name of its own, so that it can be there beside IPVS's: who it does not know goes on to that. A chain of type nat sees the first packet of a connection alone.

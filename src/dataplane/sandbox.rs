@@ -20,7 +20,6 @@ const BEHIND_IPVS: i32 = 200;
 
 pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Objects) {
     let mut table = Table::default();
-    table.chains.insert("postrouting".to_owned(), postrouting(mesh));
     silent(mesh, &mut table);
     segments::lower(mesh, surroundings, &mut table);
     let mut sysctls = vec![
@@ -31,16 +30,18 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Obje
     if speaks_v6(mesh) {
         sysctls.push(("net/ipv6/conf/all/forwarding", "1".to_owned()));
     }
-    match mesh.dataplane {
+    let kept = match mesh.dataplane {
         Dataplane::Ipvs => {
             ipvs::lower(mesh, &mut table, objects);
             sysctls.extend(ipvs::sysctls(surroundings).map(|(name, value)| (name, value.to_owned())));
+            None
         }
         Dataplane::Nftables => {
-            nftables::lower(mesh, surroundings, &mut table, objects);
             sysctls.extend(nftables::sysctls(mesh));
+            nftables::lower(mesh, surroundings, &mut table, objects)
         }
-    }
+    };
+    table.chains.insert("postrouting".to_owned(), postrouting(mesh, kept));
     objects.tables.insert(Netns::Sandbox, table);
     objects.sysctls.extend(sysctls.into_iter().map(|(name, value)| ((Netns::Sandbox, name.to_owned()), value)));
 }
@@ -63,8 +64,8 @@ pub(super) fn preserves(port: &Port) -> bool {
 
 /// Whoever balances leaves the mark on the packet, so the mark says here what `-m ipvs` says to iptables. Towards the
 /// overlay the source becomes this node's ingress address, which every backend can answer; elsewhere it
-/// becomes the address of the link it leaves by.
-fn postrouting(mesh: &Mesh) -> Chain {
+/// becomes the address of the link it leaves by. `kept`: whose source stays.
+fn postrouting(mesh: &Mesh, kept: Option<Rule>) -> Chain {
     let v4 = mesh.ingress.v4.map(|endpoint| (IpNetwork::V4(endpoint.subnet), IpAddr::V4(endpoint.address)));
     let v6 = mesh.ingress.v6.map(|endpoint| (IpNetwork::V6(endpoint.subnet), IpAddr::V6(endpoint.address)));
     let overlay = [v4, v6]
@@ -72,7 +73,6 @@ fn postrouting(mesh: &Mesh) -> Chain {
         .flatten()
         .map(|(subnet, address)| Rule::new([Match::Marked, Match::DestinationIn(subnet)], Action::Snat(address)));
     let elsewhere = Rule::new([Match::Marked], Action::Masquerade);
-    let kept = nftables::preserved(mesh);
     Chain::base(ChainKind::Nat, Hook::Postrouting, SRCNAT, kept.into_iter().chain(overlay).chain([elsewhere]).collect())
 }
 

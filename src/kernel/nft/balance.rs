@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::expr::{DATA_VALUE, DATA_VERDICT, Expr, VERDICT_CHAIN, VERDICT_CODE, VERDICT_GOTO};
-use super::map::{
-    ELEM_DATA, ELEM_EXPR, ELEM_KEY, ELEMENTS, ELEMENTS_SET, ELEMENTS_TABLE, LIST_ELEM, write_elements_of,
-};
-use super::{DELSETELEM, GETSETELEM, INET, NEWSETELEM, header, read, request};
+use super::map::{ELEM_DATA, ELEM_EXPR, ELEM_KEY, ELEMENTS, ELEMENTS_SET, ELEMENTS_TABLE, LIST_ELEM};
+use super::read::elements;
+use super::{DELSETELEM, INET, NEWSETELEM, header, read, request};
 use crate::kernel::attribute::{Writer, attributes, be16_of, find, ip_of, octets, string_of};
 use crate::kernel::replies::Readers;
 use crate::kernel::socket::{Error, NLM_F_CREATE, Request, Socket};
@@ -162,13 +161,6 @@ pub struct Slotted {
     pub slots: u32,
     /// Since each of the slots is its.
     pub connections: u64,
-}
-
-fn elements<T>(socket: &mut Socket, name: &str, read: impl Fn(&[u8]) -> Vec<T>) -> Result<Vec<T>, Error> {
-    let mut of = header(INET);
-    write_elements_of(&mut of, name);
-    let found = socket.dump(&request(GETSETELEM, 0, of), |_, message| Some(read(read::body(message))))?;
-    Ok(found.into_iter().flatten().collect())
 }
 
 /// A way that is none of ours: it has no slots.

@@ -90,11 +90,7 @@ fn maps(socket: &mut Socket) -> Result<Vec<(String, crate::objects::Map)>, Error
             maps.push((name, map));
             continue;
         }
-        let mut of = header(INET);
-        map::write_elements_of(&mut of, &name);
-        let elements =
-            socket.dump(&request(GETSETELEM, 0, of), |_, message| Some(map::read_elements(body(message), map.kind)))?;
-        map.elements = elements.into_iter().flatten().collect();
+        map.elements = elements(socket, &name, |body| map::read_elements(body, map.kind))?.into_iter().collect();
         maps.push((name, map));
     }
     Ok(maps)
@@ -106,13 +102,17 @@ fn sets(socket: &mut Socket) -> Result<Vec<(String, Set)>, Error> {
     let mut found = socket.dump(&request(GETSET, 0, list), |_, message| super::set::read(body(message)))?;
     // Backends are balances'.
     for (name, set) in found.iter_mut().filter(|(_, set)| !matches!(set.kind, SetKind::Backends(_))) {
-        let mut of = header(INET);
-        map::write_elements_of(&mut of, name);
-        let elements = socket
-            .dump(&request(GETSETELEM, 0, of), |_, message| Some(super::set::read_elements(body(message), set.kind)))?;
-        set.elements = elements.into_iter().flatten().collect();
+        set.elements = elements(socket, name, |body| super::set::read_elements(body, set.kind))?.into_iter().collect();
     }
     Ok(found)
+}
+
+/// The elements of one of our maps or sets.
+pub fn elements<T>(socket: &mut Socket, name: &str, read: impl Fn(&[u8]) -> Vec<T>) -> Result<Vec<T>, Error> {
+    let mut of = header(INET);
+    map::write_elements_of(&mut of, name);
+    let found = socket.dump(&request(GETSETELEM, 0, of), |_, message| Some(read(body(message))))?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 fn chains(socket: &mut Socket) -> Result<Vec<(String, Chain)>, Error> {
