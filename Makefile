@@ -48,13 +48,13 @@ check:
 	@scripts/deps build test
 	@scripts/test --native-only
 
-# The demo needs root and IPVS: on this kernel if it has that, else in a VM.
+# The demo needs root and IPVS, or what nftables needs in its place: on this kernel if it has either, else in a VM.
 demo: export MESHD_BIN_DIR := $(target)/release
 demo: deps build
-	@if [ "$$(scripts/where)" = host ]; then \
+	@if [ "$$(scripts/where)" = host ] || [ "$$(scripts/where nftables)" = host ]; then \
 		if [ "$$(id -u)" = 0 ]; then scripts/demo; else sudo --preserve-env=MESHD_BIN_DIR,PATH,TERM scripts/demo; fi; \
 	else \
-		echo 'No usable IPVS in this kernel: the demo runs in a VM (tests/vm/run).'; \
+		echo 'Neither IPVS nor nftables can balance by this kernel: the demo runs in a VM (tests/vm/run).'; \
 		tests/vm/run -- scripts/demo; \
 	fi
 

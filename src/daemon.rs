@@ -39,7 +39,7 @@ use crate::health::runner::News;
 use crate::kernel::ipvs::OpenError;
 use crate::kernel::lock::Lock;
 use crate::kernel::surroundings::host_name;
-use crate::kernel::{Kernel, Names, privileges, probe};
+use crate::kernel::{Kernel, Names, privileges, probe, seccomp};
 use crate::mesh::{Dataplane, Key};
 use crate::metrics::{self, Exposition, Metrics};
 use crate::objects::{HOST_END, PrivateKey, PublicKey};
@@ -148,7 +148,7 @@ pub fn dry_run(config: &Config) -> anyhow::Result<Plan> {
     let mesh = Arc::new(mesh);
     let shared = share::shares(&mesh, &Everyone, &mut Helped::new()).mesh;
     let leaving = Leaving::new(names(Some(config)).runtime_directory().join(LEAVING));
-    reconcile::plan(&mut kernel, &leaving.preview(&mesh, &shared, |_| true))
+    Reconciler::default().plan(&mut kernel, &leaving.preview(&mesh, &shared, |_| true))
 }
 
 /// The configuration, with who balances: where it leaves that open, IPVS if there is one.
@@ -211,6 +211,9 @@ impl Daemon {
         }
         if let Err(error) = privileges::give_up() {
             warn!("privileges that are not needed cannot be given up: {error}");
+        }
+        if let Err(error) = seccomp::forbid() {
+            warn!("system calls that are not needed cannot be forbidden: {error}");
         }
         let names = names(Some(&config));
         let about = path.display().to_string();

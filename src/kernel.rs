@@ -25,6 +25,7 @@ pub mod record;
 #[doc(hidden)]
 pub mod replies;
 pub mod returns;
+pub mod seccomp;
 pub mod socket;
 pub mod surroundings;
 pub mod sysctl;
@@ -36,6 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use nix::errno::Errno;
 use tracing::warn;
@@ -128,6 +130,11 @@ impl Names {
     }
 }
 
+/// At once, and again when packets that were on their way have passed.
+const STRAYS_PASSES: u8 = 2;
+/// So long at most they are searched for at a look.
+const STRAYS_TIME: Duration = Duration::from_millis(300);
+
 /// What is open in the sandbox, beside its links.
 struct Sandbox {
     nft: Nft,
@@ -135,6 +142,8 @@ struct Sandbox {
     ipvs: Option<Ipvs>,
     /// nftables sends clients on here.
     balanced: bool,
+    /// How often clients of slots that are closed are still to be searched for.
+    strays: u8,
 }
 
 pub struct Kernel {
@@ -381,7 +390,12 @@ impl Kernel {
                     Some(sandbox) => {
                         for step in steps {
                             match step {
-                                Step::EditBalance { edit, .. } if edit.leads() => sandbox.balanced = true,
+                                Step::EditBalance { edit, .. } => {
+                                    sandbox.balanced |= edit.leads();
+                                    if edit.closes_slots() {
+                                        sandbox.strays = STRAYS_PASSES;
+                                    }
+                                }
                                 Step::DeleteMap { name, .. } if name == ways_map(Family::V4) => {
                                     sandbox.balanced = false
                                 }
@@ -513,7 +527,7 @@ impl Kernel {
     /// How many open connections backends have, as far as that can be told; none while there is no sandbox.
     pub fn open_connections(&mut self, places: &BTreeSet<Place>) -> Result<BTreeMap<Place, Option<u32>>> {
         let none = |places: &BTreeSet<Place>| Ok(places.iter().map(|place| (*place, Some(0))).collect());
-        let Some(Sandbox { ipvs, nft, balanced }) = &mut self.sandbox else { return none(places) };
+        let Some(Sandbox { ipvs, nft, balanced, .. }) = &mut self.sandbox else { return none(places) };
         if *balanced {
             let served = |place: &Place| {
                 let key = DestinationKey { address: place.address, port: place.port.unwrap_or(0) };
@@ -555,6 +569,17 @@ impl Kernel {
         let strangers = self.host.counted(TUNNEL_CHAIN).ok();
         let read = occupancy::read([Netns::Host, Netns::Sandbox].map(|netns| (netns, self.links.netns(netns))));
         Occupancy { strangers, ..read }
+    }
+
+    /// Has nftables forget clients of slots that take no more, if any has been closed since: by and by, if they are many.
+    pub fn forget_strays(&mut self) -> Result<()> {
+        let Some(sandbox) = self.sandbox.as_mut().filter(|sandbox| sandbox.balanced && sandbox.strays > 0) else {
+            return Ok(());
+        };
+        if sandbox.nft.forget_strays(STRAYS_TIME)? {
+            sandbox.strays -= 1;
+        }
+        Ok(())
     }
 
     /// IPVS's timeouts, as the sandbox has them; nothing while there is no sandbox.
@@ -607,7 +632,8 @@ impl Kernel {
                 let open = || {
                     let mut nft = Nft::open()?;
                     let balanced = nft.balances_here()?;
-                    Ok::<_, Error>(Sandbox { nft, ipvs: None, balanced })
+                    // The one before us may have died before it had them forgotten.
+                    Ok::<_, Error>(Sandbox { nft, ipvs: None, balanced, strays: 1 })
                 };
                 self.sandbox = Some(netns::within(file, open).map_err(Error::Enter)??);
                 self.open_ipvs()?;

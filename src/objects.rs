@@ -17,7 +17,7 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-pub use balance::{Balance, Pick, Way, backends_set, slots_map, ways_map};
+pub use balance::{Balance, LASTING, Pick, Way, backends_set, clients_map, slots_map, turns_map, ways_map};
 pub use ipvs::{
     Destination, DestinationKey, Persistence, Scheduler, SchedulerFlags, Thresholds, Timeouts, VirtualKey,
     VirtualService,

@@ -1,6 +1,8 @@
 //! What the control plane costs: `make bench` (bench/README.md says how to read it). CPU time, the kernel's part for whoever asked
 //! it included, of a cgroup's `cpu.stat`; beside it what ipvsadm and nft take for the same state, and Docker's way.
 //!
+//! MESHD_DATAPLANE=nftables: the same where that balances.
+//!
 //! One JSON object a line is printed. To run where the clock counts instructions: elapsed time means nothing there.
 
 #[path = "../../tests/kernel"]
@@ -56,8 +58,11 @@ fn measure(ports: usize, ours: &Cgroup) {
     };
     let (seconds, meshd) = ours.during(start);
     tell("start, until all is programmed", "s", seconds);
-    let state = dump(&lab);
-    assert_eq!(state.services.lines().count(), ports * (1 + BACKENDS));
+    let state = (!lab::by_nftables()).then(|| dump(&lab));
+    match &state {
+        Some(state) => assert_eq!(state.services.lines().count(), ports * (1 + BACKENDS)),
+        None => assert_eq!(lab.sandbox().weights().len(), ports * BACKENDS),
+    }
 
     let pid = meshd.pid();
     small(&lab, ours, &tell);
@@ -69,8 +74,11 @@ fn measure(ports: usize, ours: &Cgroup) {
     tell("start that finds all there", "s", seconds);
     stop(meshd, &lab);
 
-    by_hand(&lab, &state, &tell);
-    docker(&lab, &tell);
+    // nft cannot read what it lists of such maps, so there is nothing to compare with; and Docker's way is no other.
+    if let Some(state) = state {
+        by_hand(&lab, &state, &tell);
+        docker(&lab, &tell);
+    }
 }
 
 /// Runs this program with another directory of programs: its meshd enters the cgroup first. (The lab has it write down every step,
@@ -126,9 +134,11 @@ fn small(lab: &Lab, ours: &Cgroup, tell: &dyn Fn(&str, &str, f64)) {
 fn looks(lab: &Lab, ports: usize, ours: &Cgroup, tell: &dyn Fn(&str, &str, f64)) {
     let clean = || value_of(&lab.metrics(), "meshd_reconciles_total{result=\"clean\"}");
     let before = clean();
-    // Word of a change brings the next look forward, to four times as long as the last took; the one after that is 5 s off, or 50 times
-    // as long. So one falls into each of these times, and of four in a row one is close.
-    let time = Duration::from_micros(4_200_000 + 560 * ports as u64);
+    // Word of a change is followed by a look at once, or four times as long as the last took after that; the one after that is 5 s off,
+    // or 50 times as long. So one falls into each of these times, now and then one more, and of four in a row one is close.
+    // (With nftables every look is close, and takes as much longer.)
+    let each = if lab::by_nftables() { 2000 } else { 560 };
+    let time = Duration::from_micros(4_200_000 + each * ports as u64);
     let look = |what: &str| {
         let told = || {
             lab.node.run(&format!("nft {what} table ip touched"));
@@ -137,7 +147,8 @@ fn looks(lab: &Lab, ports: usize, ours: &Cgroup, tell: &dyn Fn(&str, &str, f64))
         ours.during(told).0
     };
     let mut looks = ["add", "delete", "add", "delete"].map(look);
-    assert_eq!((clean() - before) as usize, looks.len(), "looks that found nothing");
+    let found_nothing = (clean() - before) as usize;
+    assert!((looks.len()..=looks.len() + 2).contains(&found_nothing), "{found_nothing} looks that found nothing");
     looks.sort_by(f64::total_cmp);
     tell("a look that finds nothing: three of four", "s", looks[1]);
     tell("a look that finds nothing: the fourth", "s", looks[3]);

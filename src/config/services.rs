@@ -113,8 +113,15 @@ fn service(section: &Section<'_>, sites: &mut Sites) -> Service {
     }
     let label = name.as_ref().map_or(String::new(), |name| name.value.clone());
     let ports = section.sections("port", "[[service.port]]", &port_keys()).unwrap_or_default();
-    let inherited =
-        Inherited { scheduling: &scheduling, way: &way, access: &access, check: &check, spread, backends: &backends };
+    let inherited = Inherited {
+        service: section,
+        scheduling: &scheduling,
+        way: &way,
+        access: &access,
+        check: &check,
+        spread,
+        backends: &backends,
+    };
     let ports = ports.iter().filter_map(|section| port(section, &label, &inherited, sites)).collect();
     sites.names.extend(name);
     Service { name: label, ports }
@@ -132,6 +139,7 @@ fn is_name(text: &str) -> bool {
 
 /// What a port has of its service unless it says something of its own.
 struct Inherited<'a> {
+    service: &'a Section<'a>,
     scheduling: &'a SchedulingRead,
     way: &'a Way,
     access: &'a Access,
@@ -162,7 +170,8 @@ fn port(section: &Section<'_>, service: &str, inherited: &Inherited<'_>, sites: 
     if let (Some(At { value, at }), false) = (target, published.is_single()) {
         section.report(at, format!("`target` is {value}, but a range keeps its ports; to leave it out would do"));
     }
-    if let Some(At { value, at }) = target.filter(|target| published.is_single() && target.value != first) {
+    let moved = target.filter(|target| published.is_single() && target.value != first);
+    if let (Some(At { value, at }), true) = (moved, sites.dataplane != Some(Dataplane::Nftables)) {
         persistent_port_is_kept(section, &scheduling.values, first, value, at);
     }
     let backends = backends.unwrap_or_else(|| inherited.backends.to_vec());
@@ -180,10 +189,15 @@ fn port(section: &Section<'_>, service: &str, inherited: &Inherited<'_>, sites: 
         spread: spread.value(),
         backends,
     };
-    if let Some((key, what, remedy)) = sites.dataplane.and_then(|dataplane| dataplane.cannot(&port)) {
-        let trouble = format!("{what} of port {published} is nothing that [node] dataplane \"nftables\" can do");
-        let at = section.place(key).unwrap_or(section.at);
-        section.report(at, format!("{trouble}; {remedy}, or dataplane = \"ipvs\", would do"));
+    if let Some(dataplane) = sites.dataplane
+        && let Some((key, what, remedy)) = dataplane.cannot(&port)
+    {
+        let trouble = format!("{what} of port {published} is nothing that [node] dataplane \"{dataplane}\" can do");
+        // Where it was said: once, for however many ports.
+        let at = section.place(key).or_else(|| inherited.service.place(key)).unwrap_or(section.at);
+        section
+            .findings
+            .report_once(at, format!("{trouble}; {remedy}, or dataplane = \"{}\", would do", dataplane.other()));
     }
     Some(port)
 }
@@ -196,7 +210,7 @@ fn persistent_port_is_kept(section: &Section<'_>, scheduling: &Scheduling, publi
             at,
             format!(
                 "`target` is {target}, but with `persistence` IPVS keeps the published port {published}; {published}, \
-                 or `scheduler` \"sh\" or \"mh\" in place of `persistence`, would do"
+                 or `scheduler` \"sh\" or \"mh\" in place of `persistence`, or [node] dataplane = \"nftables\", would do"
             ),
         );
     }

@@ -47,10 +47,10 @@ pub struct Service {
     pub backend: Vec<Backend>,
 }
 
-/// How IPVS chooses a backend, see ipvsadm(8).
+/// How a backend is chosen, see ipvsadm(8).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Scheduling {
-    /// rr wrr lc wlc lblc lblcr sh mh dh fo ovf sed nq twos; default rr.
+    /// rr wrr lc wlc lblc lblcr sh mh dh fo ovf sed nq twos, and with nftables random; default rr.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<String>,
     /// sh-port, sh-fallback, mh-port, mh-fallback.

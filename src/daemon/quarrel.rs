@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::plan::Step;
+use crate::plan::{Plan, Step};
 
 /// Mended so often, it is a quarrel.
 const ROUNDS: u32 = 3;
@@ -64,9 +64,20 @@ impl Quarrel {
         self.mended.iter().map(|(_, rounds, _)| *rounds).max().unwrap_or(0)
     }
 
-    /// How many times longer than usual it takes until what others change is looked at.
-    pub fn patience(&self) -> u32 {
-        2u32.saturating_pow(self.rounds().saturating_sub(1).min(10))
+    /// When it is to be mended again, if that is all that is to be done: each time after twice as long, `first` after the first
+    /// time, and after `last` at the most.
+    pub fn waits(&self, plan: &Plan, first: Duration, last: Duration) -> Option<Instant> {
+        let until = |step: &Step| {
+            let (_, rounds, mended) = self.mended.iter().find(|(known, ..)| known == step)?;
+            Some(*mended + (first * 2u32.saturating_pow(rounds.saturating_sub(1).min(10))).min(last))
+        };
+        if plan.steps.iter().any(comes_and_goes) {
+            return None;
+        }
+        // Of thousands the first are known, and all others are taken for theirs. The first whose turn it is takes all along.
+        let is_full = self.mended.len() >= COMPARED;
+        let known = plan.steps.iter().map(until).filter(|turn| turn.is_some() || !is_full);
+        known.collect::<Option<Vec<Instant>>>()?.into_iter().min()
     }
 }
 
@@ -93,19 +104,36 @@ mod tests {
         let about = [table(Netns::Host)];
         let mut note = |mended: &[Step], seconds| {
             let news = quarrel.note(mended, PAUSE, at(seconds));
-            (news, quarrel.steps().len(), quarrel.patience())
+            let about = Plan { steps: about.to_vec() };
+            let waits = quarrel.waits(&about, Duration::from_secs(1), Duration::from_secs(20));
+            (news, quarrel.steps().len(), waits.map(|until| until - start).map(|until| until.as_secs()))
         };
-        assert_eq!(note(&[], 0), (None, 0, 1));
-        assert_eq!(note(&about, 1), (None, 0, 1));
-        assert_eq!(note(&about, 2), (None, 0, 2));
-        assert_eq!(note(&about, 3), (Some(News::Begun), 1, 4));
+        assert_eq!(note(&[], 0), (None, 0, None));
+        assert_eq!(note(&about, 1), (None, 0, Some(1 + 1)));
+        assert_eq!(note(&about, 2), (None, 0, Some(2 + 2)));
+        assert_eq!(note(&about, 3), (Some(News::Begun), 1, Some(3 + 4)));
         // Looks that find nothing, and what is broken beside it.
-        assert_eq!(note(&[], 4), (None, 1, 4));
-        assert_eq!(note(&[table(Netns::Sandbox)], 5), (None, 1, 4));
-        assert_eq!(note(&about, 6), (None, 1, 8));
+        assert_eq!(note(&[], 4), (None, 1, Some(3 + 4)));
+        assert_eq!(note(&[table(Netns::Sandbox)], 5), (None, 1, Some(3 + 4)));
+        assert_eq!(note(&about, 6), (None, 1, Some(6 + 8)));
         assert!((0..100).all(|second| note(&about, 7 + second).0.is_none()));
-        assert_eq!(note(&[], 165), (None, 1, 1024));
-        assert_eq!(note(&[], 166), (Some(News::Over), 0, 1));
+        assert_eq!(note(&[], 165), (None, 1, Some(106 + 20)));
+        assert_eq!(note(&[], 166), (Some(News::Over), 0, None));
+    }
+
+    #[test]
+    fn what_nobody_quarrels_about_does_not_wait_and_takes_the_rest_along() {
+        let (mut quarrel, start) = (Quarrel::default(), Instant::now());
+        let waits = |quarrel: &Quarrel, steps: &[Step]| {
+            quarrel.waits(&Plan { steps: steps.to_vec() }, Duration::from_secs(1), PAUSE).map(|until| until - start)
+        };
+        quarrel.note(&[table(Netns::Host)], PAUSE, start);
+        assert_eq!(waits(&quarrel, &[]), None);
+        assert_eq!(waits(&quarrel, &[table(Netns::Host)]), Some(Duration::from_secs(1)));
+        assert_eq!(waits(&quarrel, &[table(Netns::Host), table(Netns::Sandbox)]), None);
+        let leg = Step::DeleteLeg { mac: crate::objects::Mac([2, 0, 0, 0, 0, 1]) };
+        assert_eq!(waits(&quarrel, std::slice::from_ref(&leg)), None);
+        assert_eq!(waits(&quarrel, &[table(Netns::Host), leg]), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Making the kernel what is wanted, and saying so once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,26 +26,15 @@ const SHARE: u32 = 50;
 const HURRIED_SHARE: u32 = 4;
 /// So many looks in a row only glance at IPVS (see [`kernel::ipvs::listing`]); the next one sees thresholds and flags, too.
 const GLANCES: u32 = 3;
-/// From the first word of a change to the look at it.
+/// Changes come in swarms: a word of one is followed at once, those after it so long after the look.
 const SETTLE: Duration = Duration::from_millis(200);
+/// So long the chain of a firewall that has ceased to drop is kept open.
+const LINGER: Duration = Duration::from_secs(15);
 /// After a failure the next look comes after the first of these, and then after twice as long, up to the second.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 /// Removing everything may need another look, where one thing held another.
 const PASSES: usize = 3;
-
-/// What should be in this kernel, on this host.
-pub fn wanted(kernel: &mut Kernel, mesh: &Mesh) -> anyhow::Result<Objects> {
-    let surroundings = kernel.surroundings(mesh.address).context("cannot look around on this host")?;
-    Ok(dataplane::objects(mesh, &surroundings))
-}
-
-/// What would be done for that mesh now.
-pub fn plan(kernel: &mut Kernel, mesh: &Mesh) -> anyhow::Result<Plan> {
-    let wanted = wanted(kernel, mesh)?;
-    let seen = kernel.observe(&wanted, true).context("cannot read what the kernel holds")?;
-    Ok(plan::diff(&seen, &wanted))
-}
 
 /// What is remembered from one look to the next.
 #[derive(Debug, Default)]
@@ -65,6 +54,8 @@ pub struct Reconciler {
     held: Option<Held>,
     /// Chains of others that drop what nobody accepts, when last seen.
     drops: BTreeSet<Opening>,
+    /// Those that did so not long ago, and when last.
+    dropped: BTreeMap<Opening, Instant>,
     /// The host's links, when last seen.
     uplinks: Option<BTreeSet<String>>,
     /// Looks in a row that were not close.
@@ -72,6 +63,8 @@ pub struct Reconciler {
     /// Changes since the last look may have left something that nobody needs.
     left: bool,
     quarrel: Quarrel,
+    /// All that is not as wanted is what someone undoes every time: when it is mended again.
+    waits: Option<Instant>,
 }
 
 /// What the last look or change came to.
@@ -134,6 +127,16 @@ impl Reconciler {
         report
     }
 
+    /// What would be done for that mesh now.
+    pub fn plan(&mut self, kernel: &mut Kernel, mesh: &Mesh) -> anyhow::Result<Plan> {
+        let surroundings = self.look_around(kernel, mesh)?;
+        let wanted = dataplane::objects(mesh, &surroundings);
+        let seen = kernel.observe(&wanted, true).context("cannot read what the kernel holds")?;
+        let mut plan = plan::diff(&seen, &wanted);
+        self.keep_open(&mut plan, mesh, Instant::now());
+        Ok(plan)
+    }
+
     /// Does what has changed since the last look or change, without a look. `None`: that takes one.
     pub fn change(&mut self, kernel: &mut Kernel, mesh: &Arc<Mesh>, metrics: &Metrics) -> Option<Report> {
         let start = Instant::now();
@@ -160,14 +163,21 @@ impl Reconciler {
     ) -> anyhow::Result<(Outcome, Report)> {
         let start = Instant::now();
         self.held = None;
-        let surroundings = kernel.surroundings(mesh.address).context("cannot look around on this host")?;
-        self.drops.clone_from(&surroundings.forward_drops);
+        self.waits = None;
+        let surroundings = self.look_around(kernel, mesh)?;
         let wanted = dataplane::objects(mesh, &surroundings);
         let closely = asked || !self.started || !self.unfinished.is_empty() || self.glances >= GLANCES;
         self.glances = if closely { 0 } else { self.glances + 1 };
         let seen = kernel.observe(&wanted, closely).context("cannot read what the kernel holds")?;
         let mut plan = plan::diff(&seen, &wanted);
         plan.hold_no_more(&self.unfinished);
+        self.keep_open(&mut plan, mesh, start);
+        self.waits = if asked { None } else { self.quarrel.waits(&plan, SETTLE, PACE).filter(|until| *until > start) };
+        if self.waits.is_some() {
+            // There is nothing else to do.
+            self.took = start.elapsed();
+            return Ok((Outcome::Clean, Report::default()));
+        }
         // Without what is then done: that comes once, and the kernel may have modules to load for it.
         self.took = start.elapsed();
         announce(&plan, &self.unfinished, &self.quarrel.steps());
@@ -184,6 +194,19 @@ impl Reconciler {
         Ok((if failed { Outcome::Failed } else { outcome }, report))
     }
 
+    fn look_around(&mut self, kernel: &mut Kernel, mesh: &Mesh) -> anyhow::Result<Surroundings> {
+        let surroundings = kernel.surroundings(mesh.address).context("cannot look around on this host")?;
+        self.drops.clone_from(&surroundings.forward_drops);
+        Ok(surroundings)
+    }
+
+    /// A firewall that is loaded anew drops nothing for a moment: what was opened stays, so that clients pass when it drops again.
+    fn keep_open(&mut self, plan: &mut Plan, mesh: &Mesh, now: Instant) {
+        self.dropped.extend(self.drops.iter().map(|chain| (chain.clone(), now)));
+        self.dropped.retain(|_, last| mesh.gateway.open_forward && now.duration_since(*last) < LINGER);
+        plan.steps.retain(|step| !matches!(step, Step::CloseForward(chain) if self.dropped.contains_key(chain)));
+    }
+
     /// Does the steps; `drift`: those of them that nobody asked for. Whether any failed.
     fn carry_out(
         &mut self,
@@ -194,6 +217,9 @@ impl Reconciler {
         drift: Vec<Step>,
     ) -> (bool, Report) {
         let (unfinished, failures): (Vec<Step>, Vec<String>) = carry_out(kernel, plan, mesh).into_iter().unzip();
+        if let Err(error) = kernel.forget_strays() {
+            debug!("clients of slots that are closed are forgotten later: {:#}", anyhow::Error::from(error));
+        }
         self.unfinished = unfinished;
         metrics.steps.with_label_values(&["failed"]).inc_by(failures.len() as u64);
         let steps = plan.steps.len() - failures.len();
@@ -337,7 +363,7 @@ impl Pace {
         Pace { asked: None, ..*self }.next(reconciler) <= now
     }
 
-    /// There is something to see. Changes come in swarms, so the look is only taken a moment later.
+    /// There is something to see.
     pub fn hurry(&mut self, now: Instant) {
         self.told.get_or_insert(now);
     }
@@ -349,11 +375,11 @@ impl Pace {
 
     pub fn next(&self, reconciler: &Reconciler) -> Instant {
         let in_turn = self.looked + reconciler.pause();
-        // However often it is told: a look takes no more than its share of the time, and who undoes what is mended is no storm.
-        let settle = (SETTLE * reconciler.quarrel.patience()).min(PACE);
-        let soon = self.told.map(|told| (told + settle).max(self.looked + reconciler.took * HURRIED_SHARE));
+        // However often it is told: a look takes no more than its share of the time.
+        let apart = SETTLE.max(reconciler.took * HURRIED_SHARE);
+        let soon = self.told.map(|told| told.max(self.looked + apart));
         let at_once = self.asked.map(|asked| asked.max(self.looked + reconciler.took));
-        [Some(in_turn), soon, at_once].into_iter().flatten().min().unwrap_or(in_turn)
+        [Some(in_turn), soon, at_once, reconciler.waits].into_iter().flatten().min().unwrap_or(in_turn)
     }
 }
 
@@ -466,7 +492,6 @@ pub fn remove_all(kernel: &mut Kernel) -> anyhow::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::Netns;
 
     fn failing(reconciler: &mut Reconciler, times: u32) {
         (0..times).for_each(|_| reconciler.remember(vec!["cannot add link".to_owned()]));
@@ -505,17 +530,18 @@ mod tests {
         let told = start + Duration::from_secs(1);
         pace.hurry(told);
         pace.hurry(told + Duration::from_secs(5));
-        assert_eq!(pace.next(&reconciler), told + SETTLE);
+        assert_eq!(pace.next(&reconciler), told);
         // Words without end do not make looks without end.
+        pace.looked(told);
+        pace.hurry(told);
+        assert_eq!(pace.next(&reconciler), told + SETTLE);
         reconciler.took = Duration::from_secs(2);
-        assert_eq!(pace.next(&reconciler), start + Duration::from_secs(8));
-        // Who undoes what is mended is not answered at once, every time.
-        let contested = [Step::AddTable(Netns::Host)];
-        reconciler.took = Duration::ZERO;
-        assert_eq!((0..3).filter_map(|_| reconciler.quarrel.note(&contested, PACE, start)).count(), 1);
-        assert_eq!(pace.next(&reconciler), told + SETTLE * 4);
-        assert_eq!((0..9).filter_map(|_| reconciler.quarrel.note(&contested, PACE, start)).count(), 0);
-        assert_eq!(pace.next(&reconciler), start + PACE);
+        assert_eq!(pace.next(&reconciler), told + Duration::from_secs(8));
+        // What waits for its turn has it.
+        reconciler.waits = Some(told + Duration::from_secs(3));
+        assert_eq!(pace.next(&reconciler), told + Duration::from_secs(3));
+        reconciler.waits = None;
+        pace = Pace::new(start);
         reconciler.took = Duration::from_secs(2);
         // What is known to be needed takes no more than half of it.
         pace.at_once(told);

@@ -353,7 +353,7 @@ impl Loop {
             Question::Plan(mesh, reply) => {
                 let mesh = mesh.map_or_else(|| wanted.mesh.clone(), |mesh| Arc::new(*mesh));
                 let preview = self.preview(&mesh);
-                let plan = reconcile::plan(&mut self.kernel, &preview);
+                let plan = self.reconciler.plan(&mut self.kernel, &preview);
                 let steps = |plan: crate::plan::Plan| plan.steps.iter().map(ToString::to_string).collect();
                 let _ = reply.send(plan.map(steps).map_err(|error| format!("{error:#}")));
             }

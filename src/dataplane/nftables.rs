@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::mesh::{Backend, Mesh, Port};
 use crate::objects::{
-    Action, Balance, Chain, ChainKind, DestinationKey, FLOWS, Family, Hook, Key, Map, MapKind, Match, Objects, Pick,
-    Rule, Scheduler, Set, SetElement, SetKind, Surroundings, Table, VirtualKey, Way, backends_set, slots_map, ways_map,
+    Action, Balance, Chain, ChainKind, DestinationKey, FLOWS, Family, Hook, Key, Map, MapKind, Match, Objects,
+    Persistence, Pick, Rule, Scheduler, Set, SetElement, SetKind, Surroundings, Table, VirtualKey, Way, backends_set,
+    clients_map, slots_map, turns_map, ways_map,
 };
 
 use super::flows::LAST;
@@ -35,8 +36,8 @@ pub(super) fn lower(
     objects: &mut Objects,
 ) -> Option<Rule> {
     table.maps.extend(named([("marks", marks(mesh, false, |_| true)), ("ranges", marks(mesh, true, |_| true))]));
+    let map = |kind| Map { kind, ranges: false, elements: BTreeMap::new() };
     for family in Family::ALL {
-        let map = |kind| Map { kind, ranges: false, elements: BTreeMap::new() };
         table.maps.extend(named([
             (ways_map(family), map(MapKind::Ways)),
             (slots_map(family, false), map(MapKind::Slots(family))),
@@ -52,8 +53,12 @@ pub(super) fn lower(
     if keeps {
         table.sets.insert(KEPT.to_owned(), Set { kind: SetKind::Marks, elements: kept });
     }
-    for port in mesh.ports() {
-        for family in Family::ALL {
+    for family in Family::ALL {
+        if mesh.ports().any(|port| port.scheduling.persistence > 0) {
+            table.maps.insert(clients_map(family).to_owned(), map(MapKind::Clients(family)));
+            table.maps.insert(turns_map(family).to_owned(), map(MapKind::Turns));
+        }
+        for port in mesh.ports() {
             let balance = balance(mesh, port, family);
             if let Some(way) = balance.way {
                 table.chains.entry(way.chain()).or_insert_with(|| Chain::of_way(way));
@@ -113,14 +118,27 @@ fn balance(mesh: &Mesh, port: &Port, family: Family) -> Balance {
             (if scheduling.flags.port { Pick::SourceAndPort } else { Pick::Source }, slots::hashed(&shares))
         }
         Scheduler::WeightedRoundRobin => (turn, slots::weighted(&shares)),
+        Scheduler::Random => (Pick::Random, slots::weighted(&shares)),
         // Others are refused before (Mesh::misfits).
         _ => (turn, shares.iter().map(|(place, _)| *place).collect()),
     };
+    let prefix = match family {
+        Family::V4 => scheduling.persistence_mask,
+        Family::V6 => scheduling.persistence_mask6,
+    };
+    let persistence = (scheduling.persistence > 0).then_some(Persistence { timeout: scheduling.persistence, prefix });
     let way = u16::try_from(slots.len()).ok().filter(|count| *count > 0).map(|slots| Way {
         family,
         pick,
         slots,
         keeps_port: port.target.is_none(),
+        persistence,
     });
-    Balance { way, slots: (0..).zip(slots).collect(), backends }
+    if persistence.is_none() {
+        return Balance { way, slots: (0..).zip(slots).collect(), backends, turns: BTreeMap::new() };
+    }
+    let lasting = slots::lasting(&slots);
+    let numbers = lasting.values().map(|number| (*number, *number));
+    let turns = (0..).zip(slots.iter().filter_map(|place| lasting.get(place).copied())).chain(numbers).collect();
+    Balance { way, slots: lasting.iter().map(|(place, number)| (*number, *place)).collect(), backends, turns }
 }

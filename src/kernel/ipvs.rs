@@ -167,7 +167,7 @@ impl Ipvs {
     pub fn schedulers(&mut self) -> Result<BTreeSet<Scheduler>> {
         let key = VirtualKey { mark: SCRATCH_MARK, family: Family::V4 };
         let mut found = BTreeSet::new();
-        for scheduler in Scheduler::ALL.iter().copied() {
+        for scheduler in Scheduler::of_ipvs() {
             load(scheduler);
             let service = VirtualService {
                 scheduler,

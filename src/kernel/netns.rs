@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
@@ -52,6 +53,17 @@ pub fn delete(name: &str) -> Result<()> {
 /// Whether a namespace is pinned by that name. A file that a crash left without one does not count.
 pub fn exists(name: &str) -> bool {
     statfs(&file_of(name)).is_ok_and(|status| status.filesystem_type() == NSFS_MAGIC)
+}
+
+/// Whether a namespace is mounted on every name that is not older than a few seconds.
+pub fn all_are_mounted() -> bool {
+    const NEW: Duration = Duration::from_secs(3);
+    let names = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
+    let is_new = |entry: &fs::DirEntry| {
+        let made = entry.metadata().and_then(|file| file.modified());
+        made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < NEW))
+    };
+    names.filter(is_new).all(|entry| entry.file_name().to_str().is_some_and(exists))
 }
 
 /// Opens what stands for a network namespace: a file under /run/netns, or a process's ns/net.

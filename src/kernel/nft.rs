@@ -166,6 +166,11 @@ impl Nft {
         Ok(slotted.into_iter().map(counters).collect())
     }
 
+    /// Has the kernel forget clients of slots that take no more. Whether none is left; it takes no longer than `most`.
+    pub fn forget_strays(&mut self, most: Duration) -> Result<bool, Error> {
+        balance::forget_strays(&mut self.socket, most)
+    }
+
     /// Packets that the rules of one of our chains counted; 0 where there is no such chain.
     pub fn counted(&mut self, chain: &str) -> Result<u64, Error> {
         read::counted(&mut self.socket, chain)

@@ -128,8 +128,7 @@ fn ipvs(report: &mut Report) -> bool {
         |list: &BTreeSet<Scheduler>| list.iter().map(|scheduler| scheduler.name()).collect::<Vec<_>>().join(" ");
     match found {
         Ok(found) => {
-            let missing: BTreeSet<Scheduler> =
-                Scheduler::ALL.iter().copied().filter(|known| !found.contains(known)).collect();
+            let missing: BTreeSet<Scheduler> = Scheduler::of_ipvs().filter(|known| !found.contains(known)).collect();
             report.add("schedulers", false, Ok(names(&found)));
             if !missing.is_empty() {
                 report.add(
@@ -186,7 +185,7 @@ fn balancing() -> Vec<Step> {
         steps.push(Step::AddMap { netns, name: name.to_owned(), map });
     }
     for (pick, keeps_port) in [(Pick::Turn(0), false), (Pick::Source, true)] {
-        let way = Way { family, pick, slots: 2, keeps_port };
+        let way = Way { family, pick, slots: 2, keeps_port, persistence: None };
         steps.push(Step::SetChain { netns, name: way.chain(), chain: Chain::of_way(way) });
     }
     let rules = vec![

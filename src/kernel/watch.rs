@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
@@ -35,6 +36,11 @@ const NEIGHBOURS: [u16; 2] = [28, 29];
 const NUD_PERMANENT: u16 = 0x80;
 const NUD_NOARP: u16 = 0x40;
 const AF_BRIDGE: u8 = 7;
+
+/// From the name of a namespace to its being there.
+const UNTIL_MOUNTED: Duration = Duration::from_millis(100);
+/// Some names never are, which someone's crash left.
+const MOUNTED_TRIES: usize = 10;
 
 /// What one socket hears of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -191,9 +197,20 @@ fn watch_namespaces(changed: impl Fn() -> bool + Send + 'static) -> io::Result<(
     thread::Builder::new().name("watch-netns".to_owned()).spawn(move || {
         loop {
             match inotify.read_events() {
-                Ok(_) if changed() => {}
+                Ok(_) => {
+                    // The name comes first, then the namespace is mounted there: of that nobody tells.
+                    for _ in 0..MOUNTED_TRIES {
+                        thread::sleep(UNTIL_MOUNTED);
+                        if netns::all_are_mounted() {
+                            break;
+                        }
+                    }
+                    if !changed() {
+                        return;
+                    }
+                }
                 Err(Errno::EINTR) => {}
-                _ => return,
+                Err(_) => return,
             }
         }
     })?;

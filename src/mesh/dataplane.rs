@@ -17,6 +17,13 @@ pub enum Dataplane {
 impl Dataplane {
     pub const ALL: [Dataplane; 2] = [Dataplane::Ipvs, Dataplane::Nftables];
 
+    pub fn other(self) -> Dataplane {
+        match self {
+            Dataplane::Ipvs => Dataplane::Nftables,
+            Dataplane::Nftables => Dataplane::Ipvs,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Dataplane::Ipvs => "ipvs",
@@ -27,16 +34,14 @@ impl Dataplane {
     /// What of a port it cannot do: the key that says so, what it is, and what would do; `None`: it can do all.
     pub fn cannot(self, port: &Port) -> Option<(&'static str, String, &'static str)> {
         let scheduling = &port.scheduling;
+        let scheduler = || format!("scheduler \"{}\"", scheduling.scheduler);
         match self {
-            Dataplane::Ipvs => None,
+            Dataplane::Ipvs => {
+                (!scheduling.scheduler.is_of_ipvs()).then(|| ("scheduler", scheduler(), "\"rr\" or \"twos\""))
+            }
             Dataplane::Nftables => {
                 if !NFTABLES.contains(&scheduling.scheduler) {
-                    let what = format!("scheduler \"{}\"", scheduling.scheduler);
-                    return Some(("scheduler", what, "\"rr\", \"wrr\", \"sh\" or \"mh\""));
-                }
-                if scheduling.persistence > 0 {
-                    let remedy = "`scheduler` \"sh\" or \"mh\" in its place";
-                    return Some(("persistence", "`persistence`".to_owned(), remedy));
+                    return Some(("scheduler", scheduler(), "\"rr\", \"wrr\", \"random\", \"sh\" or \"mh\""));
                 }
                 if scheduling.one_packet {
                     return Some(("one_packet", "`one_packet`".to_owned(), "to leave it out"));
@@ -49,8 +54,8 @@ impl Dataplane {
 }
 
 /// What nftables can do of the schedulers: they need to know no connection but the one that comes.
-const NFTABLES: [Scheduler; 4] =
-    [Scheduler::RoundRobin, Scheduler::WeightedRoundRobin, Scheduler::SourceHash, Scheduler::Maglev];
+const NFTABLES: [Scheduler; 5] =
+    [Scheduler::RoundRobin, Scheduler::WeightedRoundRobin, Scheduler::Random, Scheduler::SourceHash, Scheduler::Maglev];
 
 impl fmt::Display for Dataplane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -66,9 +71,12 @@ impl Mesh {
             .filter_map(|(service, port)| {
                 let (_, what, remedy) = self.dataplane.cannot(port)?;
                 let Mesh { dataplane, .. } = self;
+                let other = match dataplane.other() {
+                    Dataplane::Ipvs => "[node] dataplane = \"ipvs\" and a kernel that has IPVS",
+                    Dataplane::Nftables => "[node] dataplane = \"nftables\"",
+                };
                 Some(format!(
-                    "{service}, port {}: {what} is nothing that {dataplane} can do; {remedy}, or [node] dataplane = \"ipvs\" and a \
-                     kernel that has IPVS, would do",
+                    "{service}, port {}: {what} is nothing that {dataplane} can do; {remedy}, or {other}, would do",
                     port.published
                 ))
             })

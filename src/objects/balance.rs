@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::{DestinationKey, Family};
+use super::{DestinationKey, Family, Persistence};
 
 /// What the kernel has of one published port for one address family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,13 @@ pub struct Balance {
     /// Who may have connections: those who are in slots, and who gets no new ones. Once one is not among them any more,
     /// its connections have ended.
     pub backends: BTreeSet<DestinationKey>,
+    /// Where clients are remembered, slots are numbered otherwise: each backend has one, by a number that stays its own whoever else
+    /// comes or goes ([`LASTING`]). Here is which of these a turn leads to, and, each to itself, which take clients again.
+    pub turns: BTreeMap<u32, u32>,
 }
+
+/// The bit of slots that a client is remembered by.
+pub const LASTING: u32 = 1 << 31;
 
 /// How a slot is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +47,8 @@ pub struct Way {
     pub slots: u16,
     /// The port stays as it is: that of a range.
     pub keeps_port: bool,
+    /// Clients come to the same backend again for so long.
+    pub persistence: Option<Persistence>,
 }
 
 impl Way {
@@ -60,15 +68,21 @@ impl Way {
             _ => return None,
         };
         let slots = words.next()?.parse().ok()?;
-        let turn = words.next().map(|turn| turn.parse().ok());
-        let pick = match (pick, turn) {
-            ("turn", Some(Some(turn))) => Pick::Turn(turn),
-            ("random", None) => Pick::Random,
-            ("source", None) => Pick::Source,
-            ("sourceport", None) => Pick::SourceAndPort,
+        let pick = match pick {
+            "turn" => Pick::Turn(words.next()?.parse().ok()?),
+            "random" => Pick::Random,
+            "source" => Pick::Source,
+            "sourceport" => Pick::SourceAndPort,
             _ => return None,
         };
-        let way = Way { family, pick, slots, keeps_port };
+        let persistence = match words.next() {
+            Some("again") => {
+                let timeout = words.next()?.parse().ok()?;
+                Some(Persistence { timeout, prefix: words.next()?.parse().ok()? })
+            }
+            _ => None,
+        };
+        let way = Way { family, pick, slots, keeps_port, persistence };
         // Numbers can be written in several ways.
         (slots > 0 && way.chain() == name).then_some(way)
     }
@@ -89,14 +103,15 @@ impl Way {
 
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Way { family, pick, slots, keeps_port } = self;
+        let Way { family, pick, slots, keeps_port, persistence } = self;
         let kept = if *keeps_port { "any" } else { "to" };
         match pick {
             Pick::Turn(turn) => write!(f, "turn_{family}_{kept}_{slots}_{turn}"),
             Pick::Random => write!(f, "random_{family}_{kept}_{slots}"),
             Pick::Source => write!(f, "source_{family}_{kept}_{slots}"),
             Pick::SourceAndPort => write!(f, "sourceport_{family}_{kept}_{slots}"),
-        }
+        }?;
+        persistence.map_or(Ok(()), |Persistence { timeout, prefix }| write!(f, "_again_{timeout}_{prefix}"))
     }
 }
 
@@ -126,6 +141,23 @@ pub fn backends_set(family: Family) -> &'static str {
     }
 }
 
+/// The map from a mark and a turn to a slot that lasts.
+pub fn turns_map(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "turns4",
+        Family::V6 => "turns6",
+    }
+}
+
+/// The map from a mark and a client's network to the slot that it came to. Its elements are the kernel's own: it adds them as
+/// clients come, and takes them away when their time is over.
+pub fn clients_map(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "clients4",
+        Family::V6 => "clients6",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,14 +167,23 @@ mod tests {
         for family in Family::ALL {
             for pick in [Pick::Turn(0), Pick::Turn(63), Pick::Random, Pick::Source, Pick::SourceAndPort] {
                 for (slots, keeps_port) in [(1, false), (256, true)] {
-                    let way = Way { family, pick, slots, keeps_port };
-                    assert_eq!(Way::of_chain(&way.chain()), Some(way));
+                    for persistence in [None, Some(Persistence { timeout: 300, prefix: 24 })] {
+                        let way = Way { family, pick, slots, keeps_port, persistence };
+                        assert_eq!(Way::of_chain(&way.chain()), Some(way));
+                    }
                 }
             }
         }
-        for other in
-            ["", "turn", "turn_ipv4_to_3", "turn_ipv4_to_03_1", "turn_ipv4_to_0_1", "source_ipv4_to_3_1", "prerouting"]
-        {
+        for other in [
+            "",
+            "turn",
+            "turn_ipv4_to_3",
+            "turn_ipv4_to_03_1",
+            "turn_ipv4_to_0_1",
+            "source_ipv4_to_3_1",
+            "source_ipv4_to_3_again_9",
+            "prerouting",
+        ] {
             assert_eq!(Way::of_chain(other), None, "{other}");
         }
     }

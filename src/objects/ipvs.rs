@@ -61,7 +61,7 @@ impl fmt::Display for VirtualService {
 }
 
 /// A client stays with its backend (ipvsadm(8), `--persistent` and `--netmask`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Persistence {
     /// Seconds.
     pub timeout: u32,
@@ -150,7 +150,7 @@ impl fmt::Display for Timeouts {
 
 macro_rules! schedulers {
     ($($variant:ident $name:literal $about:literal,)*) => {
-        /// The schedulers that kernels have; ipvsadm(8) describes each.
+        /// The schedulers that IPVS has (ipvsadm(8) describes each), and the one that nftables alone has.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Scheduler { $(#[doc = $about] $variant,)* }
 
@@ -180,6 +180,18 @@ schedulers! {
     ShortestExpectedDelay "sed" "Shortest expected delay.",
     NeverQueue "nq" "Never queue.",
     PowerOfTwo "twos" "The better of two random choices (power of twos choice).",
+    Random "random" "Any, as often as their weights say. IPVS has none like it.",
+}
+
+impl Scheduler {
+    pub fn is_of_ipvs(self) -> bool {
+        self != Scheduler::Random
+    }
+
+    /// Those that IPVS has.
+    pub fn of_ipvs() -> impl Iterator<Item = Scheduler> {
+        Scheduler::ALL.iter().copied().filter(|scheduler| scheduler.is_of_ipvs())
+    }
 }
 
 impl fmt::Display for Scheduler {

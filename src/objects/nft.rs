@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::{Family, Mark, Pick, PortRange, Set, SetKind, Way, ways_map};
+use super::{Family, Mark, Pick, PortRange, Set, SetKind, Way, clients_map, turns_map, ways_map};
 
 /// The name of our one table in a namespace; its family is inet.
 pub const TABLE: &str = "meshd";
@@ -63,10 +63,14 @@ pub enum MapKind {
     Slots(Family),
     /// From a mark and a slot to an address.
     Hosts(Family),
+    /// From a mark and a turn, or a slot that lasts, to such a slot.
+    Turns,
+    /// From a mark and a client's network to a slot that lasts, for a time.
+    Clients(Family),
 }
 
 impl MapKind {
-    pub const ALL: [MapKind; 8] = [
+    pub const ALL: [MapKind; 11] = [
         MapKind::Mark,
         MapKind::Address(Family::V4),
         MapKind::Address(Family::V6),
@@ -75,11 +79,14 @@ impl MapKind {
         MapKind::Slots(Family::V6),
         MapKind::Hosts(Family::V4),
         MapKind::Hosts(Family::V6),
+        MapKind::Turns,
+        MapKind::Clients(Family::V4),
+        MapKind::Clients(Family::V6),
     ];
 
     /// Whether its elements are those of balances, which ports share it for.
     pub fn is_of_balances(self) -> bool {
-        matches!(self, MapKind::Ways | MapKind::Slots(_) | MapKind::Hosts(_))
+        !matches!(self, MapKind::Mark | MapKind::Address(_))
     }
 }
 
@@ -128,7 +135,18 @@ impl Chain {
 
     /// The chain that chooses a slot so. Each has a counter of its own for those who take turns.
     pub fn of_way(way: Way) -> Chain {
-        Chain { base: None, rules: vec![Rule::new([], Action::Spread(way.alike()))] }
+        let way = way.alike();
+        let actions = match way.persistence {
+            None => vec![Action::Spread(way)],
+            // Who was here before comes again; who is new is remembered; and if there is no room for that, is sent there all the same.
+            // How it is chosen is nothing to the others.
+            Some(_) => {
+                let any = Way { pick: Pick::Turn(0), slots: 1, ..way };
+                let chosen = Action::SpreadChosen(Way { persistence: None, ..any });
+                vec![Action::SpreadAgain(any), Action::SpreadAndRemember(way), chosen]
+            }
+        };
+        Chain { base: None, rules: actions.into_iter().map(|action| Rule::new([], action)).collect() }
     }
 
     /// Whether the two differ in nothing but their rules.
@@ -274,7 +292,7 @@ pub enum Key {
     SourceAndPort(Family),
     DestinationAndPort(Family),
     LinkAndPort,
-    /// The packet's mark.
+    /// The connection's mark.
     Mark,
 }
 
@@ -300,7 +318,7 @@ impl fmt::Display for Key {
             Key::SourceAndPort(family) => write!(f, "{} saddr . meta l4proto . th dport", ip(family)),
             Key::DestinationAndPort(family) => write!(f, "{} daddr . meta l4proto . th dport", ip(family)),
             Key::LinkAndPort => write!(f, "iifname . meta l4proto . th dport"),
-            Key::Mark => write!(f, "meta mark"),
+            Key::Mark => write!(f, "ct mark"),
         }
     }
 }
@@ -336,6 +354,14 @@ pub enum Action {
     GoByMark(Family),
     /// Choose one of the slots of the packet's mark, and send it to the backend there; go on if there is none.
     Spread(Way),
+    /// Send a client to the slot that is remembered of it, if that takes clients, and remember it longer; go on if not. The packet's mark
+    /// says the slot, the connection's the port.
+    SpreadAgain(Way),
+    /// Choose a slot of the connection's mark, remember it, and send the client there; go on, the slot in the packet's mark, if there is
+    /// no room to remember it.
+    SpreadAndRemember(Way),
+    /// Send it to the slot that the packet's mark says; of the way only what it does with ports matters.
+    SpreadChosen(Way),
     /// Out of connection tracking's sight (nft(8), `notrack`), for all that follows.
     Untracked,
     /// Both: a packet that the map has a mark for gets it, and is not tracked.
@@ -368,7 +394,23 @@ impl fmt::Display for Action {
             Action::LearnMark { map } => write!(f, "meta mark set meta l4proto . th dport map @{map}"),
             Action::MarkConnection => write!(f, "ct mark set meta mark"),
             Action::GoByMark(family) => write!(f, "meta mark vmap @{}", ways_map(*family)),
-            Action::Spread(way) => write_spread(f, way),
+            Action::Spread(way) => {
+                write!(f, "dnat {} to meta mark . {} map @{}", ip(way.family), Number(way), way.map())
+            }
+            Action::SpreadAgain(way) => write!(
+                f,
+                "meta mark set {} map @{} meta mark set ct mark . meta mark map @{} {} {}",
+                client(way),
+                clients_map(way.family),
+                turns_map(way.family),
+                remember("update", way),
+                to_chosen(way)
+            ),
+            Action::SpreadAndRemember(way) => {
+                let (remember, go) = (remember("add", way), to_chosen(way));
+                write!(f, "meta mark set ct mark . {} map @{} {remember} {go}", Number(way), turns_map(way.family))
+            }
+            Action::SpreadChosen(way) => f.write_str(&to_chosen(way)),
             Action::Untracked => write!(f, "notrack accept"),
             Action::UntrackedMarkFrom { map } => {
                 write!(f, "meta mark set meta l4proto . th dport map @{map} notrack accept")
@@ -389,16 +431,41 @@ impl fmt::Display for Action {
 /// comes to the same backend.
 pub const HASH_SEED: u32 = 0x6d65_7368;
 
-fn write_spread(f: &mut fmt::Formatter<'_>, way: &Way) -> fmt::Result {
-    let ip = if way.family == Family::V4 { "ip" } else { "ip6" };
-    write!(f, "dnat {ip} to meta mark . ")?;
-    match way.pick {
-        Pick::Turn(_) => write!(f, "numgen inc mod {}", way.slots)?,
-        Pick::Random => write!(f, "numgen random mod {}", way.slots)?,
-        Pick::Source => write!(f, "jhash {ip} saddr mod {} seed {HASH_SEED:#x}", way.slots)?,
-        Pick::SourceAndPort => write!(f, "jhash {ip} saddr . th sport mod {} seed {HASH_SEED:#x}", way.slots)?,
+fn ip(family: Family) -> &'static str {
+    if family == Family::V4 { "ip" } else { "ip6" }
+}
+
+/// How a slot is chosen.
+struct Number<'w>(&'w Way);
+
+impl fmt::Display for Number<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Way { pick, slots, .. }, ip) = (self.0, ip(self.0.family));
+        match pick {
+            Pick::Turn(_) => write!(f, "numgen inc mod {slots}"),
+            Pick::Random => write!(f, "numgen random mod {slots}"),
+            Pick::Source => write!(f, "jhash {ip} saddr mod {slots} seed {HASH_SEED:#x}"),
+            Pick::SourceAndPort => write!(f, "jhash {ip} saddr . th sport mod {slots} seed {HASH_SEED:#x}"),
+        }
     }
-    write!(f, " map @{}", way.map())
+}
+
+/// By what a client is known again.
+fn client(way: &Way) -> String {
+    let whole = way.family.bits();
+    let prefix = way.persistence.map_or(whole, |persistence| persistence.prefix);
+    let mask = IpNetwork::new(if whole == 32 { IpAddr::V4([0; 4].into()) } else { IpAddr::V6([0; 16].into()) }, prefix);
+    let mask = mask.ok().filter(|_| prefix < whole).map(|network| format!(" & {}", network.mask())).unwrap_or_default();
+    format!("ct mark . {} saddr{mask}", ip(way.family))
+}
+
+fn remember(how: &str, way: &Way) -> String {
+    let seconds = way.persistence.map_or(0, |persistence| persistence.timeout);
+    format!("{how} @{} {{ {} timeout {seconds}s : meta mark }}", clients_map(way.family), client(way))
+}
+
+fn to_chosen(way: &Way) -> String {
+    format!("dnat {} to ct mark . meta mark map @{}", ip(way.family), way.map())
 }
 
 /// A chain of someone else's on the host, at the forward hook, that drops what nobody accepts.

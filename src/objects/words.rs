@@ -20,6 +20,14 @@ impl Family {
             IpAddr::V6(_) => Family::V6,
         }
     }
+
+    /// Of an address.
+    pub fn bits(self) -> u8 {
+        match self {
+            Family::V4 => 32,
+            Family::V6 => 128,
+        }
+    }
 }
 
 impl fmt::Display for Family {

@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{Difference, Step};
-use crate::objects::{Balance, DestinationKey, Netns, PortRange, Protocol, VirtualKey, Way};
+use crate::objects::{Balance, DestinationKey, LASTING, Netns, PortRange, Protocol, VirtualKey, Way};
 
 /// A change of one balance, all at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BalanceEdit {
     /// Who may have connections from now on.
     pub backends: Vec<DestinationKey>,
+    /// Turns, each with the slot that it leads to from now on, and those that it does not any more.
+    pub turns: Vec<(u32, u32)>,
+    pub no_turns: Vec<(u32, u32)>,
     pub remove: Vec<(u32, DestinationKey)>,
     pub add: Vec<(u32, DestinationKey)>,
     /// The way that clients were led, and the one that they are.
@@ -30,7 +33,12 @@ impl BalanceEdit {
 
     /// Whether it only takes away what nobody is led to.
     pub fn trims(&self) -> bool {
-        self.way.is_none() && self.add.is_empty() && self.backends.is_empty()
+        self.way.is_none() && self.add.is_empty() && self.backends.is_empty() && self.turns.is_empty()
+    }
+
+    /// Whether there is a slot after it that takes no more clients that were there before.
+    pub fn closes_slots(&self) -> bool {
+        self.no_turns.iter().any(|(turn, slot)| turn == slot)
     }
 
     fn is_empty(&self) -> bool {
@@ -38,11 +46,27 @@ impl BalanceEdit {
     }
 }
 
+/// What of one is not in the other.
+fn differing<'b>(of: &'b BTreeMap<u32, u32>, other: &'b BTreeMap<u32, u32>) -> impl Iterator<Item = (u32, u32)> + 'b {
+    of.iter().filter(|(turn, slot)| other.get(*turn) != Some(*slot)).map(|(turn, slot)| (*turn, *slot))
+}
+
+/// A slot's number, as nft(8) writes those that last.
+struct Number(u32);
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 & LASTING == 0 { write!(f, "{}", self.0) } else { write!(f, "{:#010x}", self.0) }
+    }
+}
+
 impl fmt::Display for BalanceEdit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.backends.iter().try_for_each(|backend| write!(f, " backend {backend}"))?;
-        self.remove.iter().try_for_each(|(slot, _)| write!(f, " remove slot {slot}"))?;
-        self.add.iter().try_for_each(|(slot, backend)| write!(f, " slot {slot} {backend}"))?;
+        self.no_turns.iter().try_for_each(|(turn, _)| write!(f, " remove turn {}", Number(*turn)))?;
+        self.turns.iter().try_for_each(|(turn, slot)| write!(f, " turn {} slot {}", Number(*turn), Number(*slot)))?;
+        self.remove.iter().try_for_each(|(slot, _)| write!(f, " remove slot {}", Number(*slot)))?;
+        self.add.iter().try_for_each(|(slot, backend)| write!(f, " slot {} {backend}", Number(*slot)))?;
         match self.way {
             Some((_, Some(way))) => write!(f, " by {way}"),
             Some((_, None)) => write!(f, " no more"),
@@ -67,6 +91,10 @@ impl Difference<'_> {
                 let before = edit.add.iter().filter_map(|(slot, _)| Some((*slot, *seen.slots.get(slot)?)));
                 edit.remove = before.collect();
                 edit.way = (seen.way != wanted.way).then_some((seen.way, wanted.way));
+                edit.turns = differing(&wanted.turns, &seen.turns).collect();
+                // Who takes no more clients gets none that were there before, at once. Other turns that nobody has any more stay.
+                let at_once = |turn: u32| turn & LASTING != 0 || wanted.turns.contains_key(&turn);
+                edit.no_turns = differing(&seen.turns, &wanted.turns).filter(|(turn, _)| at_once(*turn)).collect();
             }
             if !edit.is_empty() {
                 steps.push(Step::EditBalance { key: *key, edit });
@@ -84,7 +112,10 @@ impl Difference<'_> {
         for (key, seen) in self.seen_balances().into_iter().flatten() {
             let wanted = self.wanted.balances.get(key).unwrap_or(&none);
             let surplus = seen.slots.iter().filter(|(slot, _)| !wanted.slots.contains_key(slot));
+            let is_surplus =
+                |turn: u32| wanted.way.is_none() || turn & LASTING == 0 && !wanted.turns.contains_key(&turn);
             let edit = BalanceEdit {
+                no_turns: differing(&seen.turns, &wanted.turns).filter(|(turn, _)| is_surplus(*turn)).collect(),
                 remove: surplus.map(|(slot, place)| (*slot, *place)).collect(),
                 way: (seen.way.is_some() && wanted.way.is_none()).then_some((seen.way, None)),
                 ..BalanceEdit::default()

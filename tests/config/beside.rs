@@ -90,7 +90,7 @@ fn keys_and_values_are_judged_at_their_place() {
     refused(
         with_port(json!({ "persistence": 60, "target": 9092 })),
         &["port[0].target: `target` is 9092, but with `persistence` IPVS keeps the published port 20229; 20229, or \
-         `scheduler` \"sh\" or \"mh\" in place of `persistence`, would do"],
+         `scheduler` \"sh\" or \"mh\" in place of `persistence`, or [node] dataplane = \"nftables\", would do"],
     );
     refused(
         with_port(json!({ "scheduler_flags": ["sh-port", 1] })),

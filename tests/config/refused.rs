@@ -649,7 +649,7 @@ fn ports() {
         ),
         (
             "persistence = 60\n[[service.port]]\npublished = 80\ntarget = 8080",
-            "6:10: `target` is 8080, but with `persistence` IPVS keeps the published port 80; 80, or `scheduler` \"sh\" or \"mh\" in place of `persistence`, would do",
+            "6:10: `target` is 8080, but with `persistence` IPVS keeps the published port 80; 80, or `scheduler` \"sh\" or \"mh\" in place of `persistence`, or [node] dataplane = \"nftables\", would do",
         ),
         (
             "[[service.port]]\npublished = '30000-30099'\ntarget = 80",
@@ -723,15 +723,15 @@ fn scheduling() {
     for (case, expected) in [
         (
             "scheduler = 'round-robin'\nport = [{ published = 80 }]",
-            "3:13: `scheduler` is \"round-robin\"; one of rr, wrr, lc, wlc, lblc, lblcr, sh, mh, dh, fo, ovf, sed, nq or twos would do",
+            "3:13: `scheduler` is \"round-robin\"; one of rr, wrr, lc, wlc, lblc, lblcr, sh, mh, dh, fo, ovf, sed, nq, twos or random would do",
         ),
         (
             "scheduler = 1\nport = [{ published = 80 }]",
-            "3:13: `scheduler` is 1; one of rr, wrr, lc, wlc, lblc, lblcr, sh, mh, dh, fo, ovf, sed, nq or twos would do",
+            "3:13: `scheduler` is 1; one of rr, wrr, lc, wlc, lblc, lblcr, sh, mh, dh, fo, ovf, sed, nq, twos or random would do",
         ),
         (
             "scheduler = 'RR'\nport = [{ published = 80 }]",
-            "3:13: `scheduler` is \"RR\"; one of rr, wrr, lc, wlc, lblc, lblcr, sh, mh, dh, fo, ovf, sed, nq or twos would do",
+            "3:13: `scheduler` is \"RR\"; one of rr, wrr, lc, wlc, lblc, lblcr, sh, mh, dh, fo, ovf, sed, nq, twos or random would do",
         ),
         (
             "scheduler = 'sh'\nscheduler_flags = ['sh-prot']\nport = [{ published = 80 }]",
@@ -755,7 +755,7 @@ fn scheduling() {
         ),
         (
             "scheduler = 'round'\nscheduler_flags = ['sh-port', 'flag']\nport = [{ published = 80 }]",
-            "3:13: `scheduler` is \"round\"; one of rr, wrr, lc, wlc, lblc, lblcr, sh, mh, dh, fo, ovf, sed, nq or twos would do\n\
+            "3:13: `scheduler` is \"round\"; one of rr, wrr, lc, wlc, lblc, lblcr, sh, mh, dh, fo, ovf, sed, nq, twos or random would do\n\
              4:31: \"flag\" is no flag of any scheduler; \"sh-port\", \"sh-fallback\", \"mh-port\" or \"mh-fallback\" would do",
         ),
         (
@@ -820,6 +820,45 @@ fn scheduling() {
     }
 }
 
+/// What a data plane cannot do is named where it is said, once for however many ports.
+#[test]
+fn what_the_data_plane_cannot_do() {
+    for (case, dataplane, expected) in [
+        (
+            "scheduler = 'lc'\nport = [{ published = 80 }, { published = 81 }]",
+            "nftables",
+            "3:13: scheduler \"lc\" of port tcp 80 is nothing that [node] dataplane \"nftables\" can do; \"rr\", \"wrr\", \"random\", \
+             \"sh\" or \"mh\", or dataplane = \"ipvs\", would do",
+        ),
+        (
+            "[[service.port]]\npublished = 80\nscheduler = 'wlc'",
+            "nftables",
+            "5:13: scheduler \"wlc\" of port tcp 80 is nothing that [node] dataplane \"nftables\" can do; \"rr\", \"wrr\", \"random\", \
+             \"sh\" or \"mh\", or dataplane = \"ipvs\", would do",
+        ),
+        (
+            "scheduler = 'random'\nport = [{ published = 80 }]",
+            "ipvs",
+            "3:13: scheduler \"random\" of port tcp 80 is nothing that [node] dataplane \"ipvs\" can do; \"rr\" or \"twos\", or dataplane = \
+             \"nftables\", would do",
+        ),
+        (
+            "one_packet = true\nport = [{ published = 53, protocol = 'udp' }]",
+            "nftables",
+            "3:14: `one_packet` of port udp 53 is nothing that [node] dataplane \"nftables\" can do; to leave it out, or dataplane = \
+             \"ipvs\", would do",
+        ),
+        (
+            "persistence = 60\nport = [{ published = 80, target = 8080 }]",
+            "ipvs",
+            "4:36: `target` is 8080, but with `persistence` IPVS keeps the published port 80; 80, or `scheduler` \"sh\" or \"mh\" in place of \
+             `persistence`, or [node] dataplane = \"nftables\", would do",
+        ),
+    ] {
+        check(&service(&format!("{case}\n[node]\ndataplane = '{dataplane}'")), expected);
+    }
+}
+
 #[test]
 fn port_scheduling() {
     for (case, expected) in [
@@ -841,7 +880,7 @@ fn port_scheduling() {
         ),
         (
             "[[service.port]]\npublished = 80\nscheduler = 'best'",
-            "5:13: `scheduler` is \"best\"; one of rr, wrr, lc, wlc, lblc, lblcr, sh, mh, dh, fo, ovf, sed, nq or twos would do",
+            "5:13: `scheduler` is \"best\"; one of rr, wrr, lc, wlc, lblc, lblcr, sh, mh, dh, fo, ovf, sed, nq, twos or random would do",
         ),
         (
             "one_packet = true\nport = [{ published = 53 }, { published = 54 }]",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::lab::{BACKENDS4, Lab, MARK, Tcp, by_nftables, eventually, tally};
+use crate::lab::{BACKENDS4, Lab, MARK, Tcp, eventually, tally};
 
 #[test]
 fn smoke_round_robin_is_even() {
@@ -22,12 +22,7 @@ fn smoke_round_robin_is_even() {
     for name in ["kafka-1", "kafka-2", "kafka-3"] {
         assert!(pages.contains(&format!("{name} 10.255.0.3:")), "{pages}");
     }
-    if by_nftables() {
-        return;
-    }
     // The kernel adds up its counters every two seconds.
     let connections = ["10.255.0.33:9092", "10.255.0.34:9092", "10.255.0.35:9092"].map(|to| (to.to_owned(), 15));
-    eventually("15 connections for each in ipvsadm", || {
-        lab.sandbox().ipvs_connections(MARK) == BTreeMap::from(connections.clone())
-    });
+    eventually("15 connections for each", || lab.sandbox().connections(MARK) == BTreeMap::from(connections.clone()));
 }

@@ -46,7 +46,7 @@ fn what_is_taken_is_named() {
     );
     clash(
         &lab,
-        "ip link add mesh_sbox type dummy",
+        "ip link add mesh_sbox type bridge",
         "ip link del mesh_sbox",
         &["mesh_sbox", "not meshd's", "ip link delete mesh_sbox"],
     );

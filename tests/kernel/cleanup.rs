@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::lab::{BACKENDS, Backend, Config, Lab, Tcp, assert_same, batch, eventually};
+use crate::lab::{BACKENDS, Backend, Config, Lab, Tcp, assert_same, batch, by_nftables, eventually};
 
 fn kafka(lab: &Lab) -> Config {
     lab.config().service(&format!(
@@ -68,11 +68,17 @@ fn half_of_it_is_cleaned_up_as_well() {
         // What a crash between making the file and mounting the namespace on it leaves.
         &|| {
             batch(None, &format!("netns del {sandbox}\nnetns del {overlay}\n"));
+            // The kernel ends what was in them in its own time.
+            eventually("its links are gone", || {
+                !backends.iter().any(|backend| backend.try_run("ip link show dev eth0").status.success())
+            });
             std::fs::write(format!("/run/netns/{sandbox}"), "").unwrap();
         },
         &|| {
             lab.sandbox().run("nft flush ruleset");
-            lab.sandbox().run("ipvsadm -C");
+            if !by_nftables() {
+                lab.sandbox().run("ipvsadm -C");
+            }
             lab.overlay().run("ip link del br0");
             lab.node.try_run("ip link del mesh_sbox");
         },

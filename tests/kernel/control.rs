@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use std::net::SocketAddr;
 
-use crate::lab::{Lab, MARK, Tcp, by_nftables, eventually, tally, value_of};
+use crate::lab::{Lab, MARK, Tcp, by_nftables, eventually, tally, to_serve, value_of};
 
 /// kafka at the first so many of its backends.
 fn kafka(lab: &Lab, backends: usize) -> Value {
@@ -88,11 +88,10 @@ fn smoke_a_service_lives_by_the_socket() {
     assert_eq!(value_of(&lab.metrics(), "meshd_generation_programmed"), (first + 4) as f64);
 
     // To drain: what is open goes on, nothing new comes.
-    let mut held: Vec<_> = (0..10).map(|_| lab.client.connect(Tcp, "192.168.50.1:20229").unwrap()).collect();
-    let at_second = held.iter_mut().position(|stream| stream.ask("who").unwrap().backend == "kafka-2").unwrap();
+    let mut held = lab.client.connect_to_each(Tcp, "192.168.50.1:20229", &["kafka-2"]);
     api.good("PATCH", &wait("/backends/10.255.0.34"), Some(&json!({ "state": "drain" })));
     assert!(!tally(&lab.client.ask_times(6, Tcp, "192.168.50.1:20229")).contains_key("kafka-2"));
-    assert_eq!(held[at_second].ask("still there").unwrap().backend, "kafka-2");
+    assert_eq!(held.get_mut("kafka-2").unwrap().ask("still there").unwrap().backend, "kafka-2");
     let backend = api.get("/v1/services/kafka")["service"]["backend"][1].clone();
     assert_eq!((&backend["weight"], &backend["state"]), (&json!(3), &json!("drain")));
     api.good("PATCH", &wait("/backends/10.255.0.34"), Some(&json!({ "state": null })));
@@ -225,7 +224,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
         &lab.config().service("name = 'web'\nport = [{ published = 80 }]\nbackend = [{ address = '10.255.0.9' }]"),
     );
     let plan = api.get("/v1/plan?reload=true").to_string();
-    assert!(plan.contains("add service tcp 80 ipv4"), "{plan}");
+    assert!(plan.contains(&to_serve("tcp 80 ipv4")), "{plan}");
     assert_eq!(api.get("/v1/plan"), json!({ "steps": [] }));
     crate::lab::assert_same(&before, &lab.state(), "after a plan");
     // The plan comes true.

@@ -1,12 +1,13 @@
 //! Many clients at once, at random: what is acknowledged is what is, in the daemon, on disk and in the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::lab::{Api, Lab, eventually};
+use crate::lab::{Api, Lab, by_nftables, eventually};
 
 const CLIENTS: u64 = 16;
 /// Requests of all clients.
@@ -182,6 +183,20 @@ fn told(api: &mut Api) -> Model {
     services.iter().map(named).collect()
 }
 
+/// What nftables is to have: each backend's slots, by turns one for who takes new clients.
+fn slots(model: &Model) -> BTreeMap<(u32, SocketAddr), u32> {
+    let mut slots = BTreeMap::new();
+    for simple in model.values() {
+        for (published, target) in &simple.ports {
+            for (backend, weight) in simple.backends.iter().filter(|(backend, _)| !simple.drained.contains(backend)) {
+                let to = format!("{}:{target}", address(*backend)).parse().unwrap();
+                slots.insert(((1 << 16) | u32::from(*published), to), u32::from(*weight > 0));
+            }
+        }
+    }
+    slots
+}
+
 /// What `ipvsadm -Sn` is to list.
 fn listed(model: &Model) -> BTreeSet<String> {
     let mut lines = BTreeSet::new();
@@ -210,8 +225,12 @@ fn check(lab: &Lab, model: &Model) {
     }
     let answer = api.get("/v1/wait?timeout=60");
     assert_eq!(answer["result"], "programmed", "{answer:#}");
-    let kernel: BTreeSet<String> = lab.sandbox().ipvs().lines().map(|line| line.trim().to_owned()).collect();
-    assert_eq!(kernel, listed(model));
+    if by_nftables() {
+        assert_eq!(lab.sandbox().weights(), slots(model));
+    } else {
+        let kernel: BTreeSet<String> = lab.sandbox().ipvs().lines().map(|line| line.trim().to_owned()).collect();
+        assert_eq!(kernel, listed(model));
+    }
     let marks = lab.sandbox().json("nft -j list map inet meshd marks").to_string();
     // Where nobody takes new clients there is no mark.
     let takes =

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::crash::{first, second};
-use crate::lab::{Lab, Load, Meshd, Tcp, assert_same, faulty, number};
+use crate::lab::{Config, Lab, Load, Meshd, Tcp, assert_same, faulty, number};
 
 const ADDRESSES: [&str; 2] = ["192.168.50.1:20229", "[fd50::1]:20229"];
 const ERRORS: [&str; 8] = ["ENOBUFS", "EINTR", "EBUSY", "ENOMEM", "EEXIST", "ENOENT", "ENOSPC", "EIO"];
@@ -33,7 +33,11 @@ fn points_of(file: &Path) -> Vec<String> {
 
 /// It has died at its point; or it has passed fewer this time, and is killed.
 fn dies(meshd: &mut Meshd) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    dies_within(meshd, 20)
+}
+
+fn dies_within(meshd: &mut Meshd, seconds: u64) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < deadline {
         if let Some(status) = meshd.ended() {
             assert_eq!(status.signal(), Some(Signal::SIGABRT as i32), "{}", meshd.log());
@@ -76,20 +80,21 @@ fn a_start_may_die_at_any_point() {
 /// Between two configurations, under load.
 struct Ways<'l> {
     lab: &'l Lab,
+    configs: [Config; 2],
     states: [String; 2],
     after: PathBuf,
     load: Load,
 }
 
 impl<'l> Ways<'l> {
-    fn new(lab: &'l Lab) -> Ways<'l> {
-        let mut meshd = lab.start(&second(lab));
+    fn new(lab: &'l Lab, configs: [Config; 2]) -> Ways<'l> {
+        let mut meshd = lab.start(&configs[1]);
         let state = lab.state();
-        meshd.reload(&first(lab));
+        meshd.reload(&configs[0]);
         let states = [lab.state(), state];
         meshd.kill9();
         let load = lab.load(&["192.168.50.1:20229"]);
-        Ways { lab, states, after: lab.path("after"), load }
+        Ways { lab, configs, states, after: lab.path("after"), load }
     }
 
     /// A daemon that goes the way to that configuration, with a fault on it.
@@ -97,7 +102,7 @@ impl<'l> Ways<'l> {
         let _ = fs::remove_file(&self.after);
         let mut meshd = self.lab.spawn_faulty(fault, Some(&self.after), points);
         meshd.wait_until_ready();
-        self.lab.write(&if to == 0 { first(self.lab) } else { second(self.lab) });
+        self.lab.write(&self.configs[to]);
         fs::write(&self.after, "").unwrap();
         meshd.signal(Signal::SIGHUP);
         meshd
@@ -126,7 +131,7 @@ impl<'l> Ways<'l> {
 fn a_change_may_die_at_any_point() {
     let Some(lab) = Lab::new() else { return };
     let _backends = lab.kafka(&[Tcp]);
-    let ways = Ways::new(&lab);
+    let ways = Ways::new(&lab, [first(&lab), second(&lab)]);
     let points = ways.points();
     let (mut tried, mut to) = (0, 1);
     for point in chosen(&points) {
@@ -152,7 +157,7 @@ fn a_change_may_die_at_any_point() {
 fn a_change_may_be_refused_anything() {
     let Some(lab) = Lab::new() else { return };
     let _backends = lab.kafka(&[Tcp]);
-    let ways = Ways::new(&lab);
+    let ways = Ways::new(&lab, [first(&lab), second(&lab)]);
     let points = ways.points();
     let chosen = chosen(&points);
     let mut to = 1;
@@ -166,6 +171,53 @@ fn a_change_may_be_refused_anything() {
     let answers = ways.load.finish();
     assert!(answers.iter().all(|answer| answer.backend.starts_with("kafka-")));
     report("a change is refused something", chosen.len(), chosen.len(), points.len());
+}
+
+/// Someone is connected to the backend that leaves: it is waited for, and then its connections end. Whoever is meshd meanwhile.
+#[test]
+fn a_drain_may_die_at_any_point() {
+    let Some(lab) = Lab::new() else { return };
+    let _backends = lab.kafka(&[Tcp]);
+    let config = |count: usize| {
+        let names = ["kafka-1", "kafka-2", "kafka-3"];
+        let backend = |(name, number)| format!("{{ address = '10.255.0.{number}', netns = \"{name}\" }}");
+        let backends: Vec<String> = names.into_iter().zip(33..).take(count).map(backend).collect();
+        lab.config().service(&format!(
+            "name = 'kafka'\ndrain = '1s'\nport = [{{ published = 20229, target = 9092 }}]\nbackend = [{}]",
+            backends.join(", ")
+        ))
+    };
+    let ways = Ways::new(&lab, [config(3), config(2)]);
+    let hold = || lab.client.connect_to_each(Tcp, ADDRESSES[0], &["kafka-1", "kafka-3"]);
+    let file = lab.path("points");
+    let held = hold();
+    let meshd = ways.go(1, "", Some(&file));
+    ways.settles(1, "nothing");
+    meshd.kill9();
+    let points = points_of(&file);
+    drop(held);
+    let mut died = 0;
+    for point in chosen(&points) {
+        lab.write(&config(3));
+        lab.resume().kill9();
+        let mut held = hold();
+        let mut meshd = ways.go(1, &format!("crash@{point}"), None);
+        // (Looks that find nothing pass points, too: how many is another number each time.)
+        if dies_within(&mut meshd, 8) {
+            died += 1;
+        } else {
+            meshd.kill9();
+        }
+        let meshd = lab.resume();
+        ways.settles(1, &format!("it died at {}\n{}", points[point - 1], meshd.log()));
+        let mut ask = |name: &str| held.get_mut(name).unwrap().ask("still there");
+        assert!(ask("kafka-3").is_err(), "a connection outlives its backend, {}", points[point - 1]);
+        assert_eq!(ask("kafka-1").unwrap().backend, "kafka-1", "{}", points[point - 1]);
+        meshd.kill9();
+    }
+    assert!(died * 2 > chosen(&points).len(), "only {died} died");
+    ways.load.finish();
+    report("a drain dies", died, died, points.len());
 }
 
 #[test]

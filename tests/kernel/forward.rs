@@ -1,6 +1,6 @@
 //! Beside a firewall that drops what it does not know: two rules of ours in its chain, and no more.
 
-use crate::lab::{BACKENDS, Config, Lab, Place, Tcp, eventually};
+use crate::lab::{BACKENDS, Config, Lab, Place, Tcp, eventually, value_of};
 
 fn kafka(lab: &Lab) -> Config {
     lab.config().service(&format!("name = 'kafka'\nport = [{{ published = 20229, target = 9092 }}]{BACKENDS}"))
@@ -56,6 +56,18 @@ fn a_policy_of_drop_is_opened_for_the_link() {
     eventually("the rules are there again", || openings(&lab.node) == two_each("FORWARD"));
     is_reachable(&lab);
 
+    // A firewall that is loaded anew does not drop for a moment: it finds its chain open when it does again.
+    let looks = || {
+        let lines = lab.metrics();
+        ["clean", "changed"].map(|result| value_of(&lines, &format!("meshd_reconciles_total{{result=\"{result}\"}}")))
+    };
+    lab.node.run("iptables -P FORWARD ACCEPT");
+    let before_it = looks().iter().sum::<f64>();
+    eventually("it was looked at", || looks().iter().sum::<f64>() >= before_it + 1.0);
+    assert_eq!(openings(&lab.node), two_each("FORWARD"));
+    lab.node.run("iptables -P FORWARD DROP");
+    is_reachable(&lab);
+
     // They survive a stop, as the data plane does, and go with it.
     assert!(meshd.stop().success());
     is_reachable(&lab);
@@ -100,7 +112,9 @@ fn a_reject_at_the_end_is_opened_when_it_comes() {
     // Without its reject it needs no opening.
     lab.node.run("nft flush chain inet firewall forward");
     lab.node.run("nft add rule inet firewall forward accept");
-    eventually("what is not needed is not there", || openings(&lab.node).is_empty());
+    eventually("what is not needed is not there", || {
+        openings(&lab.node).is_empty() && lab.meshctl("plan") == "nothing to do\n"
+    });
 }
 
 #[test]
@@ -137,7 +151,17 @@ fn a_chain_that_drops_is_named_whenever_it_comes() {
         lab.node.run(&format!("nft insert rule ip fw closed {direction} mesh_sbox accept"));
     }
     is_reachable(&lab);
-    lab.node.run("nft delete table ip fw");
+    // Who did what was said has opened it.
     eventually("it is over", || meshd.log().contains("no other firewall is in the way any more"));
     assert!(!lab.meshctl("status").contains(remedy));
+    lab.node.run("nft flush chain ip fw closed");
+    eventually("it is named again", || lab.meshctl("status").contains(remedy));
+    // iptables writes such rules in its own way.
+    lab.node.run("nft delete table ip fw");
+    lab.node.run("iptables -P FORWARD DROP");
+    eventually("the other is named", || lab.meshctl("status").contains("chain ip filter FORWARD drops"));
+    for direction in ["-i", "-o"] {
+        lab.node.run(&format!("iptables -I FORWARD {direction} mesh_sbox -j ACCEPT"));
+    }
+    eventually("it is open, too", || !lab.meshctl("status").contains("drops what nobody accepts"));
 }

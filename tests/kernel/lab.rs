@@ -75,7 +75,7 @@ pub use nodes::{Node, Nodes, Underlay};
 pub use place::{Place, batch};
 pub use state::assert_same;
 pub use stream::{Stream, tally};
-pub use tools::{SECOND, by_nftables, eventually, number, value_of};
+pub use tools::{SECOND, by_nftables, eventually, number, to_serve, value_of};
 
 /// The node's address towards the client.
 pub const NODE4: &str = "192.168.50.1";

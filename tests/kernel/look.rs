@@ -1,6 +1,6 @@
 //! What an operator sees: links, addresses, kernel parameters, timeouts, by the usual programs.
 
-use crate::lab::{BACKENDS, Lab, Place, Tcp, Udp, batch, eventually, value_of};
+use crate::lab::{BACKENDS, Lab, Place, Tcp, Udp, batch, by_nftables, eventually, value_of};
 use meshd::kernel::ipvs::{Ipvs, listing};
 use serde_json::Value;
 
@@ -106,7 +106,7 @@ fn links_have_swarms_names_and_dockers_macs() {
     let Some(lab) = Lab::new() else { return };
     let backends = lab.kafka(&[Tcp]);
     // One has a network of its own already.
-    batch(Some(&backends[1]), "link add eth0 type dummy\n");
+    batch(Some(&backends[1]), "link add eth0 type veth peer name other0\n");
     let _meshd = lab.start(
         &lab.config().service(&format!("name = 'kafka'\nport = [{{ published = 20229, target = 9092 }}]{BACKENDS}")),
     );
@@ -142,7 +142,15 @@ fn links_have_swarms_names_and_dockers_macs() {
     }
 
     // Pinned where ip(8) looks for them.
-    let shown = node.run(&format!("ip netns exec {} ipvsadm -Ln", sandbox.name));
+    let looked_at = |line: &str| node.run(&format!("ip netns exec {} {line}", sandbox.name));
+    if by_nftables() {
+        let shown = looked_at("nft list table inet meshd");
+        assert!(shown.contains("0x00014f05 : goto turn_ipv4_to_3_44"), "{shown}");
+        assert!(shown.contains("0x00014f05 : goto turn_ipv6_to_3_44"), "{shown}");
+        assert!(shown.contains(": 10.255.0.33 . 9092") && shown.contains(": fd00:255::33 . 9092"), "{shown}");
+        return;
+    }
+    let shown = looked_at("ipvsadm -Ln");
     assert!(shown.contains("FWM  85765 rr") && shown.contains("FWM  85765 IPv6 rr"), "{shown}");
     assert!(shown.contains("-> 10.255.0.33:9092             Masq    1"), "{shown}");
     assert!(shown.contains("-> [fd00:255::33]:9092"), "{shown}");
@@ -170,11 +178,12 @@ fn kernel_parameters_and_timeouts_are_set_where_they_belong() {
     let service = format!("name = 'kafka'\nport = [{{ published = 20229, target = 9092 }}]{BACKENDS}");
     let mut meshd = lab.start(&lab.config().service(&service));
     let (node, sandbox) = (&lab.node, lab.sandbox());
+    let of_ipvs = ["conntrack", "conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template"];
+    let of_ipvs = if by_nftables() { &[] } else { &of_ipvs[..] };
+    for name in of_ipvs {
+        assert_eq!(sandbox.run(&format!("sysctl -n net.ipv4.vs.{name}")).trim(), "1", "{name}");
+    }
     for (place, parameter, value) in [
-        (&sandbox, "net.ipv4.vs.conntrack", "1"),
-        (&sandbox, "net.ipv4.vs.conn_reuse_mode", "1"),
-        (&sandbox, "net.ipv4.vs.expire_nodest_conn", "1"),
-        (&sandbox, "net.ipv4.vs.expire_quiescent_template", "1"),
         (&sandbox, "net.ipv4.ip_forward", "1"),
         (&sandbox, "net.ipv6.conf.all.forwarding", "1"),
         (node, "net.ipv4.ip_forward", "1"),
@@ -187,7 +196,14 @@ fn kernel_parameters_and_timeouts_are_set_where_they_belong() {
         assert_eq!(place.run(&format!("sysctl -n {parameter}")).trim(), value, "{parameter} in {}", place.name);
     }
 
-    let timeouts = || sandbox.run("ipvsadm -L --timeout").trim().to_owned();
+    let timeouts = || {
+        if !by_nftables() {
+            return sandbox.run("ipvsadm -L --timeout").trim().to_owned();
+        }
+        let one = |name: &str| sandbox.run(&format!("sysctl -n net.netfilter.nf_conntrack_{name}")).trim().to_owned();
+        let all = ["tcp_timeout_established", "tcp_timeout_fin_wait", "udp_timeout_stream"].map(one).join(" ");
+        format!("Timeout (tcp tcpfin udp): {all}")
+    };
     assert_eq!(timeouts(), "Timeout (tcp tcpfin udp): 900 120 300");
     let shorter = lab.config().set("ipvs", "tcp", "600").set("ipvs", "tcp_fin", "30").set("ipvs", "udp", "60");
     meshd.reload(&shorter.service(&service));

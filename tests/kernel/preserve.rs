@@ -48,7 +48,8 @@ fn smoke_backends_on_three_nodes_see_the_client() {
     backends[0].run("sysctl -q net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1");
     batch(
         Some(&backends[1]),
-        "link add own0 type dummy\nlink set own0 up\naddr add 172.30.0.2/24 dev own0\naddr add fd30::2/64 dev own0 nodad\n\
+        "link add own0 type veth peer name own1\nlink set own1 up\nlink set own0 up\n\
+         addr add 172.30.0.2/24 dev own0\naddr add fd30::2/64 dev own0 nodad\n\
          route add default via 172.30.0.1\nroute add ::/0 via fd30::1\n",
     );
     let before: Vec<String> = backends.iter().map(|backend| surroundings(backend)).collect();

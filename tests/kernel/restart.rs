@@ -1,6 +1,6 @@
 //! The daemon ends, in whatever way, and starts again: the data plane does not notice.
 
-use crate::lab::{BACKENDS, Config, Lab, MARK, Tcp, Udp, assert_same, batch, by_nftables};
+use crate::lab::{BACKENDS, Config, Lab, MARK, Tcp, Udp, assert_same, batch};
 
 fn kafka(lab: &Lab) -> Config {
     lab.config().service(&format!(
@@ -21,7 +21,7 @@ fn smoke_restarts_are_not_noticed() {
     let state = lab.state();
 
     for killed in [false, true] {
-        let before = lab.sandbox().ipvs_connections(MARK);
+        let before = lab.sandbox().connections(MARK);
         if killed {
             meshd.kill9();
         } else {
@@ -39,11 +39,8 @@ fn smoke_restarts_are_not_noticed() {
         assert_eq!(held.ask("after").unwrap().backend, busy);
         assert_same(&state, &lab.state(), "after a restart");
         // Not made anew: it would count from zero.
-        let after = lab.sandbox().ipvs_connections(MARK);
-        assert!(
-            by_nftables() || after.len() == 6 && before.iter().all(|(to, count)| after[to] >= *count),
-            "{before:?} {after:?}"
-        );
+        let after = lab.sandbox().connections(MARK);
+        assert!(after.len() == 6 && before.iter().all(|(to, count)| after[to] >= *count), "{before:?} {after:?}");
     }
     load.goes_on_for(60);
     let answers = load.finish();

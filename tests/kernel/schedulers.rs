@@ -1,8 +1,8 @@
-//! Schedulers, weights and persistence: how IPVS chooses.
+//! Schedulers, weights and persistence: how the kernel chooses.
 
 use std::collections::BTreeMap;
 
-use crate::lab::{BACKENDS4, Backend, Lab, Tcp, Udp, eventually, tally};
+use crate::lab::{BACKENDS4, Backend, Lab, Tcp, Udp, by_nftables, eventually, tally};
 
 #[test]
 fn weighted_round_robin_goes_by_weight() {
@@ -32,15 +32,28 @@ fn nobody_is_refused_while_the_scheduler_changes() {
     lab.meshctl(&format!("service add kafka -p 20229:9092 {} {}", lab.kafka_option(1), lab.kafka_option(2)));
     lab.client.ask(Tcp, "192.168.50.1:20229");
     let crowd = lab.crowd("192.168.50.1:20229", 6, 2);
-    for scheduler in ["wrr", "lc", "sh", "mh", "rr"].repeat(4) {
+    let schedulers: &[&str] =
+        if by_nftables() { &["wrr", "sh", "random", "rr"] } else { &["wrr", "lc", "sh", "mh", "rr"] };
+    for scheduler in schedulers.repeat(4) {
         let so_far = crowd.answered();
         lab.meshctl(&format!("service set kafka --scheduler {scheduler}"));
-        assert!(lab.sandbox().ipvs().contains(&format!(" -s {scheduler}")));
+        if by_nftables() {
+            let way = match scheduler {
+                "random" => "random",
+                "sh" => "source",
+                _ => "turn",
+            };
+            let listed = lab.sandbox().run("nft list map inet meshd ways4");
+            assert!(listed.contains(&format!(" goto {way}_ipv4_to_")), "{scheduler}: {listed}");
+        } else {
+            assert!(lab.sandbox().ipvs().contains(&format!(" -s {scheduler}")));
+        }
         eventually("the crowd is served", || crowd.answered() > so_far + 50);
     }
     let (failures, answered) = crowd.finish();
     assert!(failures.is_empty(), "{} of {answered} failed: {failures:#?}", failures.len());
-    assert_eq!(lab.meshctl("plan"), "nothing to do\n");
+    // (Chains that nobody needs any more go at the next look.)
+    eventually("all is as wanted", || lab.meshctl("plan") == "nothing to do\n");
 }
 
 /// One service with a port for each way to choose.
@@ -48,17 +61,19 @@ fn nobody_is_refused_while_the_scheduler_changes() {
 fn clients_stay_or_spread_as_they_should() {
     let Some(lab) = Lab::new() else { return };
     let backends = lab.kafka(&[Tcp, Udp]);
+    let of_ipvs = r#"
+            { published = 2001, target = 9092, scheduler = "lc" },
+            { published = 3002, target = 9092, protocol = "udp", one_packet = true },"#;
+    let of_ipvs = if by_nftables() { "" } else { of_ipvs };
     let _meshd = lab.start(&lab.config().service(&format!(
         r#"
         name = "kafka"
-        port = [
+        port = [{of_ipvs}
             {{ published = 1001, target = 9092, scheduler = "sh" }},
             {{ published = 1002, target = 9092, scheduler = "mh" }},
-            {{ published = 2001, target = 9092, scheduler = "lc" }},
             {{ published = 2002, target = 9092, scheduler = "sh", scheduler_flags = ["sh-port", "sh-fallback"] }},
             {{ published = 2003, target = 9092, scheduler = "mh", scheduler_flags = ["mh-port", "mh-fallback"] }},
             {{ published = 3001, target = 9092, protocol = "udp" }},
-            {{ published = 3002, target = 9092, protocol = "udp", one_packet = true }},
         ]{BACKENDS4}"#
     )));
     let ask = |port: u16| lab.client.ask_times(12, Tcp, &format!("192.168.50.1:{port}"));
@@ -66,16 +81,19 @@ fn clients_stay_or_spread_as_they_should() {
         let answers = ask(port);
         assert_eq!(tally(&answers).len(), 1, "port {port}: the client did not stay: {:?}", tally(&answers));
     }
-    for port in [2001, 2002, 2003] {
+    for port in if by_nftables() { 2002..=2003 } else { 2001..=2003 } {
         let answers = ask(port);
         assert!(tally(&answers).len() > 1, "port {port}: all to one backend: {:?}", tally(&answers));
     }
 
-    // A flow of datagrams is a connection to IPVS, unless each is scheduled by itself. Then IPVS forgets each as
-    // soon as it is sent on, and there is no way back for answers.
+    // A flow of datagrams is a connection, unless IPVS schedules each by itself. Then it forgets each as soon as it is sent
+    // on, and there is no way back for answers.
     let flow = lab.client.datagrams(40000, "192.168.50.1:3001");
     let answers: Vec<_> = (0..6).map(|_| flow.ask("hello", PATIENCE).unwrap()).collect();
     assert_eq!(tally(&answers).len(), 1, "{answers:?}");
+    if by_nftables() {
+        return;
+    }
     let heard = || backends.each_ref().map(Backend::datagrams_heard);
     let before = heard();
     let each = lab.client.datagrams(40001, "192.168.50.1:3002");
@@ -98,7 +116,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
 #[test]
 fn every_scheduler_of_the_kernel_is_accepted() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(lab) = Lab::of_ipvs() else { return };
     let _backends = lab.kafka(&[Tcp]);
     let all = ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "mh", "dh", "fo", "ovf", "sed", "nq", "twos"];
     // 6.1 has no twos.
@@ -144,6 +162,15 @@ fn persistence_keeps_a_client_at_its_backend() {
         assert_eq!((tally(&outside).len(), tally(&own).len()), (1, 1), "{outside:?} {own:?}");
         // Round robin gives the second client the next backend.
         assert_ne!(outside[0].backend, own[0].backend);
+    }
+    if by_nftables() {
+        let clients = lab.sandbox().run("nft list map inet meshd clients4");
+        let known =
+            |mark: u32, network: &str| clients.contains(&format!("{mark:#010x} . {network} timeout 1m expires "));
+        let tcp = known(0x12384, "192.168.50.2") && known(0x12384, "169.254.77.1");
+        let udp = known(0x22384, "192.168.50.0") && known(0x22384, "169.254.77.0");
+        assert!(tcp && udp && clients.matches("expires").count() == 4, "{clients}");
+        return;
     }
     let services = lab.sandbox().ipvs();
     for (mark, options) in [(0x10000, "-s rr -p 60"), (0x20000, "-s rr -p 60 -M 255.255.255.0")] {

@@ -59,7 +59,7 @@ fn smoke_nftables_spreads_clients_by_turns() {
     assert!(ipvs.lines().all(|line| !line.starts_with("FWM")), "{ipvs}");
     let chains = lab.sandbox().run("nft list table inet meshd");
     assert!(chains.contains("dnat ip to meta mark . numgen inc mod 3 map @slots4"), "{chains}");
-    assert!(lab.dry_run().is_empty(), "{}", lab.dry_run());
+    eventually("all is as wanted", || lab.dry_run().is_empty());
     // Once both sides have answered, packets pass the sandbox by its flow table.
     let mut held = TO.map(|to| lab.client.connect(Tcp, to).unwrap());
     for _ in 0..4 {
@@ -105,6 +105,73 @@ fn smoke_connections_end_with_their_backend_and_no_other() {
     });
     let alive = held.iter_mut().filter_map(|one| one.ask("alive?").ok()).count();
     assert_eq!(alive, 4);
-    assert!(lab.dry_run().is_empty(), "{}", lab.dry_run());
+    eventually("all is as wanted", || lab.dry_run().is_empty());
+    assert!(!meshd.log().contains("ERROR"), "{}", meshd.log());
+}
+
+/// A client comes to the same backend again while that takes clients, and for as long as is said.
+#[test]
+fn smoke_persistence_brings_a_client_to_its_backend_again() {
+    let Some(lab) = Lab::new() else { return };
+    let _kafka = lab.kafka(&[Tcp, Udp]);
+    let config = kafka(&lab, "scheduler = 'random'\npersistence = 12\npersistence_mask = 24\n");
+    let mut meshd = lab.start(&config);
+    let of = |protocol, to: &str| {
+        let answers = lab.client.ask_times(12, protocol, to);
+        assert_eq!(tally(&answers).len(), 1, "{protocol:?} {to}: {answers:?}");
+        answers[0].backend.clone()
+    };
+    for protocol in [Tcp, Udp] {
+        TO.iter().for_each(|to| drop(of(protocol, to)));
+    }
+    let clients = |family| lab.sandbox().run(&format!("nft list map inet meshd clients{family}"));
+    // Its network, as it was asked for; and as nft(8) reads it.
+    assert!(
+        clients(4).contains("0x00014f05 . 192.168.50.0 timeout 12s expires ") && clients(6).contains(" . fd50::2 "),
+        "{}\n{}",
+        clients(4),
+        clients(6)
+    );
+    let again = lab.sandbox().run("nft list chain inet meshd random_ipv4_to_3_again_12_24");
+    assert!(again.contains("update @clients4 { ") && again.contains("add @clients4 { "), "{again}");
+
+    // Who takes nobody gets nobody, whoever was there before; who comes then stays where it comes. However many they are.
+    let mut before = of(Tcp, TO[0]);
+    let strays = || lab.sandbox().run("nft list map inet meshd clients4").matches("timeout 1h").count();
+    for _ in 0..2 {
+        let known = clients(4);
+        let ours = known.lines().find(|line| line.contains("0x00014f05 . 192.168.50.0 ")).expect("the client");
+        let slot = ours
+            .trim_end_matches([',', ' ', '}'])
+            .rsplit(" : ")
+            .next()
+            .unwrap()
+            .split([',', ' '])
+            .next()
+            .unwrap()
+            .to_owned();
+        let others: Vec<String> = (0..5000u32)
+            .map(|number| format!("0x14f05 . 172.16.{}.{} timeout 1h : {slot}", number / 250, number % 250))
+            .collect();
+        let file = lab.file("clients", 0);
+        std::fs::write(&file, format!("add element inet meshd clients4 {{ {} }}", others.join(", "))).unwrap();
+        lab.sandbox().run(&format!("nft -f {}", file.display()));
+        let number: usize = before.trim_start_matches("kafka-").parse().unwrap();
+        let address = format!("address = \"10.255.0.{}\"", 32 + number);
+        meshd.reload(&config.clone().replacing(&address, &format!("state = 'drain', {address}")));
+        let now = of(Tcp, TO[0]);
+        assert_ne!(now, before);
+        before = now;
+        eventually("whoever was with it is forgotten", || strays() == 0);
+    }
+    // (Chains that nobody needs any more go at the next look.)
+    eventually("all is as wanted", || lab.dry_run().is_empty());
+    // Its time is over.
+    eventually("it is forgotten", || !clients(4).contains("expires"));
+    assert!(tally(&lab.client.ask_times(1, Tcp, TO[0])).len() == 1 && clients(4).contains("expires"));
+    // Without persistence there is nothing left of it.
+    meshd.reload(&kafka(&lab, "scheduler = 'random'\n"));
+    eventually("the maps are gone", || !lab.sandbox().run("nft list table inet meshd").contains("clients4"));
+    assert!(tally(&lab.client.ask_times(30, Tcp, TO[0])).len() > 1);
     assert!(!meshd.log().contains("ERROR"), "{}", meshd.log());
 }

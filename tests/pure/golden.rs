@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use meshd::dataplane;
-use meshd::mesh::{ClientAddress, Dataplane, Mesh};
+use meshd::mesh::{ClientAddress, Dataplane, Mesh, Scheduling};
 use meshd::objects::{Objects, Opening, Scheduler, Surroundings};
 use meshd::plan::diff;
 
@@ -135,6 +135,14 @@ fn nftables_balances_by_slots() {
     check("nftables-one-backend-changed", Some(&before), Some(&changed(before.clone(), another)));
     let fewer = |mesh: &mut Mesh| drop(Arc::make_mut(&mut mesh.services[0]).ports[0].backends.pop());
     check("nftables-one-backend-less", Some(&before), Some(&changed(before.clone(), fewer)));
+    let again = |mesh: &mut Mesh| {
+        let port = &mut Arc::make_mut(&mut mesh.services[0]).ports[0];
+        port.scheduling =
+            Scheduling { scheduler: Scheduler::Random, persistence: 300, persistence_mask: 24, ..port.scheduling };
+    };
+    let remembering = changed(before.clone(), again);
+    check("nftables-persistence", Some(&before), Some(&remembering));
+    check("nftables-persistence-one-backend-less", Some(&remembering), Some(&changed(remembering.clone(), fewer)));
     check("nftables-in-place-of-ipvs", Some(&kafka()), Some(&by_nftables(kafka())));
 }
 

@@ -370,10 +370,12 @@ fn alter(objects: &mut Objects, index: Index, how: u8) {
         8 => one(index, tables.flat_map(|table| table.chains.values_mut()), |chain| {
             chain.base.iter_mut().for_each(|base| base.priority += 1);
         }),
-        16 => one(index, objects.balances.values_mut(), |balance| match index.index(4) {
+        16 => one(index, objects.balances.values_mut(), |balance| match index.index(6) {
             0 => drop(balance.slots.pop_first()),
             1 => drop(balance.backends.pop_first()),
             2 => balance.way = None,
+            3 => drop(balance.turns.pop_first()),
+            4 => drop(balance.turns.insert(200, 0x8000_0000)),
             _ => drop(balance.slots.insert(200, DestinationKey { address: [203, 0, 113, 1].into(), port: 1 })),
         }),
         // A map of another type: an older meshd's, say.

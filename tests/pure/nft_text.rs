@@ -28,6 +28,9 @@ fn text(table: &Table) -> String {
             MapKind::Slots(Family::V6) => ("mark . mark", "ipv6_addr . inet_service"),
             MapKind::Hosts(Family::V4) => ("mark . mark", "ipv4_addr"),
             MapKind::Hosts(Family::V6) => ("mark . mark", "ipv6_addr"),
+            MapKind::Turns => ("mark . mark", "mark"),
+            MapKind::Clients(Family::V4) => ("mark . ipv4_addr", "mark"),
+            MapKind::Clients(Family::V6) => ("mark . ipv6_addr", "mark"),
         };
         writeln!(out, "\tmap {name} {{\n\t\ttype {keys} : {values}").unwrap();
         if map.ranges {

@@ -8,8 +8,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use meshd::objects::{
-    Action, Chain, ChainKind, Family, Hook, Key, Link, LinkId, LinkKind, MapValue, Mark, Match, Netns, Objects,
-    Opening, PortRange, Protocol, SetElement, VirtualKey,
+    Action, Chain, ChainKind, Family, Hook, Key, LASTING, Link, LinkId, LinkKind, MapValue, Mark, Match, Netns,
+    Objects, Opening, PortRange, Protocol, SetElement, VirtualKey,
 };
 
 /// The node's own link and addresses, which are not ours.
@@ -227,11 +227,20 @@ impl<'a> Tracer<'a> {
     fn spread(&self, view: View<'a>) -> Told<Vec<Arrival>> {
         let family = Family::of(&view.destination);
         let balance = view.mark.and_then(|mark| self.objects.balances.get(&VirtualKey { mark, family }));
-        let way = balance.and_then(|balance| balance.way).ok_or("there is no way")?;
+        let balance = balance.ok_or("there is no balance")?;
+        let way = balance.way.ok_or("there is no way")?;
         let mut arrivals: Vec<Arrival> = Vec::new();
-        for slot in 0..u32::from(way.slots) {
-            let place = balance.and_then(|balance| balance.slots.get(&slot)).ok_or(format!("slot {slot} is empty"))?;
-            let known = balance.is_some_and(|balance| balance.backends.contains(place));
+        let turns = (0..u32::from(way.slots)).map(|turn| match way.persistence {
+            None => Ok(turn),
+            Some(_) => balance.turns.get(&turn).copied().ok_or(format!("turn {turn} leads nowhere")),
+        });
+        // Who was here before comes again to whoever takes clients.
+        let again = balance.turns.iter().filter(|(turn, slot)| turn == slot && **slot & LASTING != 0);
+        let again = again.map(|(_, slot)| Ok(*slot)).filter(|_| way.persistence.is_some());
+        for slot in turns.chain(again) {
+            let slot = slot?;
+            let place = balance.slots.get(&slot).ok_or(format!("slot {slot} is empty"))?;
+            let known = balance.backends.contains(place);
             assert!(known && way.family == family && way.keeps_port == (place.port == 0), "{way}: {place}");
             let port = if place.port == 0 { view.port } else { place.port };
             let at = SocketAddr::new(place.address, port);

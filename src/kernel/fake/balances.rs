@@ -1,7 +1,7 @@
 //! How ports are balanced: elements of the sandbox's maps.
 
 use super::{Outcome, require};
-use crate::objects::{Balance, MapKind, Netns, Objects, VirtualKey, backends_set, slots_map, ways_map};
+use crate::objects::{Balance, MapKind, Netns, Objects, VirtualKey, backends_set, slots_map, turns_map, ways_map};
 use crate::plan::Step;
 
 pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
@@ -25,6 +25,17 @@ pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
                 require(held.is_none_or(|held| held == *place), || format!("slot {slot} of {key} is taken"))?;
             }
             balance.backends.extend(&edit.backends);
+            for (turn, slot) in &edit.no_turns {
+                let removed = balance.turns.get(turn) == Some(slot);
+                require(removed || !particular, || format!("{key} has no turn {turn} slot {slot}"))?;
+                if removed {
+                    balance.turns.remove(turn);
+                }
+            }
+            for (turn, slot) in &edit.turns {
+                let held = balance.turns.insert(*turn, *slot);
+                require(held.is_none_or(|held| held == *slot), || format!("turn {turn} of {key} is taken"))?;
+            }
             if let Some((before, after)) = edit.way {
                 require(balance.way == before || !particular, || format!("{key} is led by {:?}", balance.way))?;
                 let chains = table.map(|table| &table.chains);
@@ -51,6 +62,8 @@ pub(super) fn lose(objects: &mut Objects, name: &str) {
             balance.way = None;
         } else if name == backends_set(*family) {
             balance.backends.clear();
+        } else if name == turns_map(*family) {
+            balance.turns.clear();
         } else {
             balance.slots.retain(|_, place| name != slots_map(*family, place.port == 0));
         }

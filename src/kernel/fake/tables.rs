@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{Outcome, Refusal, balances, exists, require};
 use crate::objects::{
-    Action, Chain, Family, Map, MapKind, MapValue, Match, Netns, Objects, PortRange, Set, Table, ways_map,
+    Action, Chain, Family, Map, MapKind, MapValue, Match, Netns, Objects, PortRange, Set, Table, clients_map,
+    turns_map, ways_map,
 };
 use crate::plan::{SetEdit, Step};
 
@@ -115,12 +116,15 @@ fn asks(chain: &Chain) -> impl Iterator<Item = &String> {
 }
 
 fn looks_up(chain: &Chain) -> impl Iterator<Item = &str> {
-    chain.rules.iter().filter_map(|rule| match &rule.action {
-        Action::MarkFrom { map } | Action::UntrackedMarkFrom { map } => Some(map.as_str()),
-        Action::DnatFrom { map, .. } | Action::LearnMark { map } => Some(map.as_str()),
-        Action::GoByMark(family) => Some(ways_map(*family)),
-        Action::Spread(way) => Some(way.map()),
-        _ => None,
+    chain.rules.iter().flat_map(|rule| match &rule.action {
+        Action::MarkFrom { map } | Action::UntrackedMarkFrom { map } => vec![map.as_str()],
+        Action::DnatFrom { map, .. } | Action::LearnMark { map } => vec![map.as_str()],
+        Action::GoByMark(family) => vec![ways_map(*family)],
+        Action::Spread(way) | Action::SpreadChosen(way) => vec![way.map()],
+        Action::SpreadAgain(way) | Action::SpreadAndRemember(way) => {
+            vec![clients_map(way.family), turns_map(way.family), way.map()]
+        }
+        _ => Vec::new(),
     })
 }
 

@@ -2,21 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
 
 use super::expr::{DATA_VALUE, DATA_VERDICT, Expr, VERDICT_CHAIN, VERDICT_CODE, VERDICT_GOTO};
-use super::map::{ELEM_DATA, ELEM_EXPR, ELEM_KEY, ELEMENTS, ELEMENTS_SET, ELEMENTS_TABLE, LIST_ELEM};
+use super::map::{ELEM_DATA, ELEM_EXPIRATION, ELEM_EXPR, ELEM_KEY, ELEMENTS, ELEMENTS_SET, ELEMENTS_TABLE, LIST_ELEM};
 use super::read::elements;
 use super::{DELSETELEM, INET, NEWSETELEM, header, read, request};
-use crate::kernel::attribute::{Writer, attributes, be16_of, find, ip_of, octets, string_of};
+use crate::kernel::attribute::{Writer, attributes, be16_of, be64_of, find, ip_of, octets, string_of};
 use crate::kernel::replies::Readers;
 use crate::kernel::socket::{Error, NLM_F_CREATE, Request, Socket};
 use crate::objects::{
-    Balance, DestinationKey, Family, Mark, Pick, TABLE, Table, VirtualKey, Way, backends_set, slots_map, ways_map,
+    Balance, DestinationKey, Family, LASTING, Mark, Pick, TABLE, Table, VirtualKey, Way, backends_set, clients_map,
+    slots_map, turns_map, ways_map,
 };
 use crate::plan::Step;
 
 /// Elements of one message: an attribute holds no more than 64 KiB, and a slot of an IPv6 backend is 52 bytes.
 const ELEMENTS_PER_MESSAGE: usize = 1000;
+
+/// Whose time is over so soon is not worth the trouble, and goes while others are asked for.
+const FADING: Duration = Duration::from_secs(5);
 
 /// What an element maps to.
 enum Data {
@@ -47,6 +54,9 @@ pub(super) fn requests(steps: &[&Step], out: &mut Vec<Request>) {
                 for place in &edit.backends {
                     put(&mut come, backends_set(*family), (backend_key(*mark, place), Data::None));
                 }
+                let turn = |turn: &(u32, u32)| (slot_key(*mark, turn.0), Data::Bytes(turn.1.to_ne_bytes().into()));
+                edit.no_turns.iter().for_each(|of| put(&mut gone, turns_map(*family), turn(of)));
+                edit.turns.iter().for_each(|of| put(&mut come, turns_map(*family), turn(of)));
                 let (before, after) = edit.way.unwrap_or_default();
                 let way = |way: Way| (mark_bytes(*mark).to_vec(), Data::Goto(way.chain()));
                 before.into_iter().for_each(|before| put(&mut gone, ways_map(*family), way(before)));
@@ -79,9 +89,12 @@ fn place_bytes(place: &DestinationKey) -> Vec<u8> {
     [&octets(place.address)[..], &[high, low, 0, 0]].concat()
 }
 
+fn slot_key(mark: Mark, slot: u32) -> Vec<u8> {
+    [mark_bytes(mark), slot.to_ne_bytes()].concat()
+}
+
 fn slot_element(mark: Mark, slot: u32, place: &DestinationKey) -> (Vec<u8>, Data) {
-    let key = [mark_bytes(mark), slot.to_ne_bytes()].concat();
-    (key, Data::Bytes(if place.port == 0 { octets(place.address) } else { place_bytes(place) }))
+    (slot_key(mark, slot), Data::Bytes(if place.port == 0 { octets(place.address) } else { place_bytes(place) }))
 }
 
 fn backend_key(mark: Mark, place: &DestinationKey) -> Vec<u8> {
@@ -128,6 +141,11 @@ pub(super) fn read(socket: &mut Socket, table: &Table) -> Result<BTreeMap<Virtua
                 }
             }
         }
+        if table.maps.contains_key(turns_map(family)) {
+            for (mark, turn, slot) in elements(socket, turns_map(family), read_turns)? {
+                balances.entry(key(mark)).or_default().turns.insert(turn, slot);
+            }
+        }
         if table.sets.contains_key(backends_set(family)) {
             for (mark, place) in elements(socket, backends_set(family), read_backends)? {
                 balances.entry(key(mark)).or_default().backends.insert(place);
@@ -137,14 +155,53 @@ pub(super) fn read(socket: &mut Socket, table: &Table) -> Result<BTreeMap<Virtua
     Ok(balances)
 }
 
+/// Has the kernel forget clients of slots that take no more: until their time is over each of their connections would be led anew.
+/// Whether none is left, as far as can be told; it takes no longer than `most`.
+pub(super) fn forget_strays(socket: &mut Socket, most: Duration) -> Result<bool, Error> {
+    let until = Instant::now() + most;
+    for family in Family::ALL {
+        let turns = match elements(socket, turns_map(family), read_turns) {
+            // Nobody is remembered.
+            Err(error) if error.is(Errno::ENOENT) => continue,
+            turns => turns?,
+        };
+        let taking: BTreeSet<(Mark, u32)> =
+            turns.into_iter().filter(|(_, turn, slot)| turn == slot).map(|(mark, _, slot)| (mark, slot)).collect();
+        let clients = elements(socket, clients_map(family), read_clients)?;
+        let strays = clients.into_iter().filter(|client| !taking.contains(&(client.mark, client.slot)));
+        let keys: Vec<(Vec<u8>, Data)> =
+            strays.filter(|client| client.left > FADING).map(|client| (client.key, Data::None)).collect();
+        for chunk in keys.chunks(ELEMENTS_PER_MESSAGE) {
+            let mut body = header(INET);
+            write_elements(&mut body, clients_map(family), chunk);
+            match super::transact(socket, &[request(DELSETELEM, 0, body)]).map_err(super::first_of) {
+                Ok(()) if Instant::now() < until => {}
+                Ok(()) => return Ok(false),
+                // One of them went by itself, and kept the others.
+                Err(error) if error.is(Errno::ENOENT) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(true)
+}
+
 /// How many connections came to each backend by the slots that it has.
 pub(super) fn counted(socket: &mut Socket) -> Result<BTreeMap<VirtualKey, BTreeMap<DestinationKey, Slotted>>, Error> {
     let mut counted: BTreeMap<VirtualKey, BTreeMap<DestinationKey, Slotted>> = BTreeMap::new();
     for family in Family::ALL {
+        let mut turns: BTreeMap<(Mark, u32), u32> = BTreeMap::new();
+        let found = match elements(socket, turns_map(family), read_turns) {
+            Err(error) if error.is(Errno::ENOENT) => Vec::new(),
+            found => found?,
+        };
+        for (mark, _, slot) in found.into_iter().filter(|(_, turn, _)| turn & LASTING == 0) {
+            *turns.entry((mark, slot)).or_default() += 1;
+        }
         for keeps_port in [false, true] {
-            for ((mark, _, place), connections) in elements(socket, slots_map(family, keeps_port), read_counted)? {
+            for ((mark, slot, place), connections) in elements(socket, slots_map(family, keeps_port), read_counted)? {
                 let of = counted.entry(VirtualKey { mark, family }).or_default().entry(place).or_default();
-                of.slots += 1;
+                of.slots += if slot & LASTING == 0 { 1 } else { turns.get(&(mark, slot)).copied().unwrap_or(0) };
                 of.connections = of.connections.saturating_add(connections);
             }
         }
@@ -164,7 +221,7 @@ pub struct Slotted {
 }
 
 /// A way that is none of ours: it has no slots.
-const ASTRAY: Way = Way { family: Family::V4, pick: Pick::Source, slots: 0, keeps_port: false };
+const ASTRAY: Way = Way { family: Family::V4, pick: Pick::Source, slots: 0, keeps_port: false, persistence: None };
 
 /// Keys, with what they map to, and what else is said of them.
 fn listed(body: &[u8]) -> impl Iterator<Item = (&[u8], Option<&[u8]>, &[u8])> {
@@ -215,6 +272,41 @@ fn read_backends(body: &[u8]) -> Vec<(Mark, DestinationKey)> {
     listed(body).filter_map(|(key, ..)| backend(key)).collect()
 }
 
+/// The slot that each turn of a mark leads to.
+fn read_turns(body: &[u8]) -> Vec<(Mark, u32, u32)> {
+    let turn = |key, data| {
+        let (mark, turn) = read_mark(key)?;
+        Some((mark, u32::from_ne_bytes(turn.try_into().ok()?), read_number(data)?))
+    };
+    listed(body).filter_map(|(key, data, _)| turn(key, data?)).collect()
+}
+
+/// A client that is remembered.
+struct Client {
+    mark: Mark,
+    slot: u32,
+    key: Vec<u8>,
+    /// Until it is not.
+    left: Duration,
+}
+
+fn read_clients(body: &[u8]) -> Vec<Client> {
+    let client = |key: &[u8], data, element| {
+        let left = find(element, ELEM_EXPIRATION).and_then(be64_of).unwrap_or(0);
+        Some(Client {
+            mark: read_mark(key)?.0,
+            slot: read_number(data)?,
+            key: key.to_vec(),
+            left: Duration::from_millis(left),
+        })
+    };
+    listed(body).filter_map(|(key, data, element)| client(key, data?, element)).collect()
+}
+
+fn read_number(data: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(find(data, DATA_VALUE)?.try_into().ok()?))
+}
+
 /// The mark that a key begins with, and what follows.
 fn read_mark(key: &[u8]) -> Option<(Mark, &[u8])> {
     let (mark, rest) = key.split_first_chunk()?;
@@ -232,6 +324,8 @@ pub(super) const READERS: Readers = &[
     |message| drop(read_ways(read::body(message))),
     |message| drop(read_counted(read::body(message))),
     |message| drop(read_backends(read::body(message))),
+    |message| drop(read_turns(read::body(message))),
+    |message| drop(read_clients(read::body(message))),
 ];
 
 /// Backends of ports, each with what is to be deleted of it.
@@ -265,12 +359,12 @@ mod tests {
             for (address, port) in places {
                 let family = Family::of(&address);
                 let place = DestinationKey { address, port };
-                let way = Way { family, pick: Pick::Turn(7), slots: 3, keeps_port: port == 0 };
+                let way = Way { family, pick: Pick::Turn(7), slots: 3, keeps_port: port == 0, persistence: None };
                 let edit = BalanceEdit {
                     backends: vec![place],
-                    remove: Vec::new(),
                     add: vec![(2, place)],
                     way: Some((None, Some(way))),
+                    ..BalanceEdit::default()
                 };
                 let bodies = bodies(&Step::EditBalance { key: VirtualKey { mark, family }, edit });
                 let attributes = |index: usize| bodies[index][4..].to_vec();

@@ -63,6 +63,9 @@ pub const DATA_VERDICT: u16 = 2;
 pub const VERDICT_CODE: u16 = 1;
 pub const VERDICT_CHAIN: u16 = 2;
 
+const DYNSET_ADD: u32 = 0;
+const DYNSET_UPDATE: u32 = 1;
+
 const NUMGEN_INCREMENTAL: u32 = 0;
 const NUMGEN_RANDOM: u32 = 1;
 
@@ -148,6 +151,15 @@ pub enum Expr {
         to: u32,
         value: Vec<u8>,
     },
+    /// Puts into a map what a register has for another's key, for so many milliseconds. What is there already stays as it is, and as
+    /// long; `longer`: from now on.
+    Remember {
+        map: String,
+        key: u32,
+        data: u32,
+        milliseconds: u64,
+        longer: bool,
+    },
     /// To two bytes in network byte order. The kernel lowers it and never raises it.
     SetSegmentSize {
         from: u32,
@@ -191,6 +203,7 @@ impl Expr {
             Expr::Load { .. } | Expr::Verdict(_) => "immediate",
             Expr::SetSegmentSize { .. } => "exthdr",
             Expr::FlowAdd { .. } => "flow_offload",
+            Expr::Remember { .. } => "dynset",
             Expr::Other(name) => name,
         }
     }
@@ -273,6 +286,13 @@ impl Expr {
             Expr::Load { to, value: what } => {
                 data.be32(1, *to);
                 value(data, 2, what);
+            }
+            Expr::Remember { map, key, data: what, milliseconds, longer } => {
+                data.string(1, map);
+                data.be32(3, if *longer { DYNSET_UPDATE } else { DYNSET_ADD });
+                data.be32(4, *key);
+                data.be32(5, *what);
+                data.be64(6, *milliseconds);
             }
             Expr::SetSegmentSize { from } => {
                 data.u8(2, SEGMENT_SIZE);
@@ -397,6 +417,18 @@ impl Expr {
             "notrack" => Some(Expr::Notrack),
             "flow_offload" => Some(Expr::FlowAdd { table: find(data, 1).and_then(string_of)? }),
             "counter" => Some(Expr::Counter),
+            "dynset" => {
+                let longer = match number(3)? {
+                    DYNSET_ADD => false,
+                    DYNSET_UPDATE => true,
+                    _ => return None,
+                };
+                let milliseconds = find(data, 6).and_then(be64_of)?;
+                let map = find(data, 1).and_then(string_of)?;
+                // Nothing counts in an element, and no flags.
+                let plain = find(data, 7).is_none() && number(9).unwrap_or(0) == 0;
+                plain.then_some(Expr::Remember { map, key: number(4)?, data: number(5)?, milliseconds, longer })
+            }
             "exthdr" => {
                 let option = (find(data, 2)?, number(3)?, number(4)?, number(6)?);
                 let ours = ([SEGMENT_SIZE].as_slice(), SEGMENT_SIZE_PLACE, SEGMENT_SIZE_LENGTH, TCP_OPTION);

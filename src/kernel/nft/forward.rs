@@ -3,7 +3,7 @@
 //! A verdict of drop is final, whichever table it comes from and whatever ours accepts. Docker, ufw and many
 //! hand-made firewalls set a FORWARD policy of drop, firewalld rejects at the end of its chain.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::expr::{Expr, META_IIFNAME, META_OIFNAME, REG_1, VERDICT_ACCEPT, VERDICT_DROP};
 use super::read::body;
@@ -43,6 +43,19 @@ struct FoundRule {
     expressions: Vec<Expr>,
 }
 
+impl FoundRule {
+    /// Whether someone else accepts all that comes (`way` META_IIFNAME) or goes (META_OIFNAME) by that link.
+    fn lets_pass(&self, way: u32, link: &str) -> bool {
+        let mut expressions = self.expressions.iter().filter(|expression| **expression != Expr::Counter);
+        // nft compares 16 bytes, iptables as many as the name has with its end.
+        let is_link = |value: &[u8]| value.strip_prefix(link.as_bytes()).is_some_and(|end| end.first() == Some(&0));
+        !self.ours
+            && matches!(expressions.next(), Some(Expr::Meta { key, .. }) if *key == way)
+            && matches!(expressions.next(), Some(Expr::Compare { equal: true, value, .. }) if is_link(value))
+            && matches!(expressions.next(), Some(Expr::Verdict(VERDICT_ACCEPT)))
+    }
+}
+
 impl super::Nft {
     /// Looks through the forward chains of the host.
     pub fn forward(&mut self, bridge: &str) -> Result<Forward, Error> {
@@ -50,25 +63,34 @@ impl super::Nft {
         for (family, number) in FAMILIES {
             let chains =
                 self.socket.dump(&request(GETCHAIN, 0, header(number)), |_, message| read_chain(body(message)))?;
-            for chain in chains.iter().filter(|chain| chain.table != TABLE) {
-                let opening = |name: &str| Opening { family, table: chain.table.clone(), chain: name.to_owned() };
-                let has_forward = chain.forwards;
-                let operators = chain.name == OPERATORS_CHAIN;
-                if !has_forward && !operators {
-                    continue;
-                }
+            let mut read = BTreeMap::new();
+            for chain in chains.iter().filter(|chain| chain.table != TABLE && (chain.forwards || chain.is_operators()))
+            {
                 let rules = rules(&mut self.socket, number, &chain.table, &chain.name)?;
-                if has_forward && (chain.drops || rules.last().is_some_and(ends_in_drop)) {
-                    let before = chains.iter().any(|other| other.table == chain.table && other.name == OPERATORS_CHAIN);
-                    found.drops.insert(opening(if before { OPERATORS_CHAIN } else { &chain.name }));
+                read.insert((&*chain.table, &*chain.name), rules);
+            }
+            let opening =
+                |table: &str, chain: &str| Opening { family, table: table.to_owned(), chain: chain.to_owned() };
+            for chain in chains.iter().filter(|chain| chain.forwards) {
+                let Some(rules) = read.get(&(&*chain.table, &*chain.name)) else { continue };
+                // What is to be opened is the operator's, where there is one.
+                let operators = read.get_key_value(&(&*chain.table, OPERATORS_CHAIN));
+                let (&(table, name), before) = operators.unwrap_or((&(&*chain.table, &*chain.name), rules));
+                let drops = chain.drops || rules.last().is_some_and(ends_in_drop);
+                // Someone else may have opened it, before whatever ends it.
+                let heard = || before.iter().take_while(|rule| !ends_in_drop(rule));
+                let is_open = [META_IIFNAME, META_OIFNAME].map(|way| heard().any(|rule| rule.lets_pass(way, bridge)));
+                if drops && is_open != [true; 2] {
+                    found.drops.insert(opening(table, name));
                 }
+            }
+            for ((table, name), rules) in &read {
                 let ours: Vec<&Vec<Expr>> =
                     rules.iter().filter(|rule| rule.ours).map(|rule| &rule.expressions).collect();
-                let wanted = accept_rules(bridge);
-                if ours.len() == RULES && wanted.iter().all(|rule| ours.contains(&rule)) {
-                    found.open.insert(opening(&chain.name));
+                if ours.len() == RULES && accept_rules(bridge).iter().all(|rule| ours.contains(&rule)) {
+                    found.open.insert(opening(table, name));
                 } else if !ours.is_empty() {
-                    found.stale.insert(opening(&chain.name));
+                    found.stale.insert(opening(table, name));
                 }
             }
         }
@@ -158,6 +180,12 @@ struct FoundChain {
     name: String,
     forwards: bool,
     drops: bool,
+}
+
+impl FoundChain {
+    fn is_operators(&self) -> bool {
+        self.name == OPERATORS_CHAIN
+    }
 }
 
 fn read_chain(attributes: &[u8]) -> Option<FoundChain> {

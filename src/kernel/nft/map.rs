@@ -15,16 +15,21 @@ pub(super) const SET_DESC: u16 = 9;
 pub(super) const SET_ID: u16 = 10;
 pub(super) const SET_USERDATA: u16 = 13;
 const SET_EXPR: u16 = 17;
+const DESC_SIZE: u16 = 1;
 pub(super) const DESC_CONCAT: u16 = 2;
 pub(super) const FIELD_LEN: u16 = 1;
 pub(super) const LIST_ELEM: u16 = 1;
 
 pub(super) const FLAG_INTERVAL: u32 = 0x4;
 pub(super) const FLAG_MAP: u32 = 0x8;
+/// Elements end with their time, and rules add them.
+const FLAG_TIMEOUT: u32 = 0x10;
+const FLAG_EVAL: u32 = 0x20;
 pub(super) const FLAG_CONCAT: u32 = 0x80;
 
 pub(super) const ELEM_KEY: u16 = 1;
 pub(super) const ELEM_DATA: u16 = 2;
+pub(super) const ELEM_EXPIRATION: u16 = 5;
 pub(super) const ELEM_EXPR: u16 = 7;
 pub(super) const ELEM_KEY_END: u16 = 10;
 pub(super) const ELEMENTS_TABLE: u16 = 1;
@@ -39,6 +44,10 @@ pub(super) const TYPE_IPV4: u32 = 7;
 pub(super) const TYPE_IPV6: u32 = 8;
 /// NFT_DATA_VERDICT.
 const TYPE_VERDICT: u32 = 0xffff_ff00;
+
+/// Clients that are remembered, at the most: some 50 MB of the kernel's memory. IPVS knows no end here; beyond this one clients are not
+/// remembered, and served all the same.
+const MOST_CLIENTS: u32 = 1 << 18;
 
 /// Elements of one message: an attribute holds no more than 64 KiB.
 pub const ELEMENTS_PER_MESSAGE: usize = 1000;
@@ -55,6 +64,7 @@ pub(super) fn byte_orders(kind: MapKind) -> Vec<u8> {
         MapKind::Address(_) => (NETWORK, NETWORK),
         MapKind::Ways => (HOST, NONE),
         MapKind::Slots(_) | MapKind::Hosts(_) => (HOST, NETWORK),
+        MapKind::Turns | MapKind::Clients(_) => (HOST, HOST),
     };
     let mut bytes = Vec::new();
     for (entry, order) in [(0u8, key), (1, data)] {
@@ -70,14 +80,16 @@ fn key_type(kind: MapKind) -> (u32, u32) {
     match kind {
         MapKind::Mark | MapKind::Address(_) => (TYPE_INET_PROTO << 6 | TYPE_INET_SERVICE, 8),
         MapKind::Ways => (TYPE_MARK, 4),
-        MapKind::Slots(_) | MapKind::Hosts(_) => (TYPE_MARK << 6 | TYPE_MARK, 8),
+        MapKind::Slots(_) | MapKind::Hosts(_) | MapKind::Turns => (TYPE_MARK << 6 | TYPE_MARK, 8),
+        MapKind::Clients(Family::V4) => (TYPE_MARK << 6 | TYPE_IPV4, 8),
+        MapKind::Clients(Family::V6) => (TYPE_MARK << 6 | TYPE_IPV6, 20),
     }
 }
 
 /// The value's type, and its length: a verdict's is not said.
 fn data_type(kind: MapKind) -> (u32, u32) {
     match kind {
-        MapKind::Mark => (TYPE_MARK, 4),
+        MapKind::Mark | MapKind::Turns | MapKind::Clients(_) => (TYPE_MARK, 4),
         MapKind::Address(Family::V4) | MapKind::Hosts(Family::V4) => (TYPE_IPV4, 4),
         MapKind::Address(Family::V6) | MapKind::Hosts(Family::V6) => (TYPE_IPV6, 16),
         MapKind::Slots(Family::V4) => (TYPE_IPV4 << 6 | TYPE_INET_SERVICE, 8),
@@ -86,12 +98,18 @@ fn data_type(kind: MapKind) -> (u32, u32) {
     }
 }
 
+fn flags(kind: MapKind, ranges: bool) -> u32 {
+    let of_kind = if matches!(kind, MapKind::Clients(_)) { FLAG_TIMEOUT | FLAG_EVAL } else { 0 };
+    let of_ranges = if ranges { FLAG_INTERVAL | FLAG_CONCAT } else { 0 };
+    FLAG_MAP | of_kind | of_ranges
+}
+
 /// The attributes that make a map. `id` tells maps of one transaction apart.
 pub fn write(body: &mut Writer, name: &str, map: &Map, id: u32) {
     let ((key_type, key_length), (data_type, data_length)) = (key_type(map.kind), data_type(map.kind));
     body.string(SET_TABLE, TABLE);
     body.string(SET_NAME, name);
-    body.be32(SET_FLAGS, if map.ranges { FLAG_MAP | FLAG_INTERVAL | FLAG_CONCAT } else { FLAG_MAP });
+    body.be32(SET_FLAGS, flags(map.kind, map.ranges));
     body.be32(SET_KEY_TYPE, key_type);
     body.be32(SET_KEY_LEN, key_length);
     body.be32(SET_DATA_TYPE, data_type);
@@ -102,6 +120,9 @@ pub fn write(body: &mut Writer, name: &str, map: &Map, id: u32) {
     if map.ranges {
         // One byte of protocol, two of port.
         write_parts(body, [1, 2]);
+    }
+    if matches!(map.kind, MapKind::Clients(_)) {
+        body.nested(SET_DESC, |desc| desc.be32(DESC_SIZE, MOST_CLIENTS));
     }
     body.bytes(SET_USERDATA, &byte_orders(map.kind));
     if matches!(map.kind, MapKind::Slots(_) | MapKind::Hosts(_)) {
@@ -128,14 +149,14 @@ pub fn read(body: &[u8]) -> Option<(String, Option<Map>)> {
     }
     let name = find(body, SET_NAME).and_then(string_of)?;
     let number = |kind| find(body, kind).and_then(be32_of).unwrap_or(0);
-    let flags = number(SET_FLAGS);
+    let found = number(SET_FLAGS);
     // Of a verdict the kernel tells a length of its own.
     let data = (number(SET_DATA_TYPE), if number(SET_DATA_TYPE) == TYPE_VERDICT { 0 } else { number(SET_DATA_LEN) });
     let key = (number(SET_KEY_TYPE), number(SET_KEY_LEN));
     let kind = MapKind::ALL.into_iter().find(|kind| (key_type(*kind), data_type(*kind)) == (key, data));
-    let ranges = flags & FLAG_INTERVAL != 0;
-    let ours = flags & FLAG_MAP != 0;
-    let map = kind.filter(|_| ours).map(|kind| Map { kind, ranges, elements: Default::default() });
+    let ranges = found & FLAG_INTERVAL != 0;
+    let ours = |kind: &MapKind| (found ^ flags(*kind, ranges)) & (FLAG_MAP | FLAG_TIMEOUT | FLAG_EVAL) == 0;
+    let map = kind.filter(ours).map(|kind| Map { kind, ranges, elements: Default::default() });
     Some((name, map))
 }
 
@@ -201,7 +222,7 @@ fn read_element(element: &[u8], kind: MapKind) -> Option<(PortRange, MapValue)> 
         MapKind::Mark => MapValue::Mark(Mark(u32::from_ne_bytes(bytes.try_into().ok()?))),
         MapKind::Address(_) => MapValue::Address(ip_of(bytes)?),
         // Balances read theirs themselves.
-        MapKind::Ways | MapKind::Slots(_) | MapKind::Hosts(_) => return None,
+        _ => return None,
     };
     Some((ports, value))
 }

@@ -5,12 +5,15 @@ use std::fmt::Write;
 use ipnetwork::IpNetwork;
 
 use super::expr::{
-    CT_DIRECTION, CT_STATE, Expr, META_IIFNAME, META_IIFTYPE, META_L4PROTO, META_MARK, META_NFPROTO, META_OIFNAME,
-    NETWORK_HEADER, REG_1, REG_2, REG_3, REG_VERDICT, REG32_01, REG32_02, REG32_05, TRANSPORT_HEADER, VERDICT_ACCEPT,
-    VERDICT_DROP, VERDICT_RETURN,
+    CT_DIRECTION, CT_MARK, CT_STATE, Expr, META_IIFNAME, META_IIFTYPE, META_L4PROTO, META_MARK, META_NFPROTO,
+    META_OIFNAME, NETWORK_HEADER, REG_1, REG_2, REG_3, REG_VERDICT, REG32_01, REG32_02, REG32_05, TRANSPORT_HEADER,
+    VERDICT_ACCEPT, VERDICT_DROP, VERDICT_RETURN,
 };
 use crate::kernel::attribute::{ip_of, octets};
-use crate::objects::{Action, FLOWS, Family, HASH_SEED, Key, Match, Pick, Rule, Way, slots_map, ways_map};
+use crate::objects::{
+    Action, FLOWS, Family, HASH_SEED, Key, Match, Persistence, Pick, Rule, Way, clients_map, slots_map, turns_map,
+    ways_map,
+};
 
 /// The kernel's RTN_LOCAL.
 const LOCAL: u32 = 2;
@@ -142,7 +145,7 @@ fn compile_among(key: Key, set: &str, inverted: bool) -> Vec<Expr> {
             out.extend(port(REG_2, REG32_05));
             out
         }
-        Key::Mark => vec![load(META_MARK)],
+        Key::Mark => vec![connection_mark()],
     };
     out.push(Expr::Member { set: set.to_owned(), from: REG_1, inverted });
     out
@@ -213,7 +216,37 @@ fn compile_action(action: &Action) -> Vec<Expr> {
         Action::GoByMark(family) => {
             vec![load(META_MARK), Expr::Lookup { map: ways_map(*family).to_owned(), from: REG_1, to: REG_VERDICT }]
         }
-        Action::Spread(way) => compile_spread(way),
+        Action::Spread(way) => {
+            let mut out = vec![load(META_MARK)];
+            out.extend(compile_number(way));
+            out.extend(compile_destination(way));
+            out
+        }
+        Action::SpreadAgain(way) => {
+            let mut out = compile_client(way);
+            out.extend(learn(clients_map(way.family)));
+            // As long as it takes clients it leads to itself.
+            out.extend(chosen());
+            out.extend(learn(turns_map(way.family)));
+            out.extend(compile_remember(way, true));
+            out.extend(chosen());
+            out.extend(compile_destination(way));
+            out
+        }
+        Action::SpreadAndRemember(way) => {
+            let mut out = vec![connection_mark()];
+            out.extend(compile_number(way));
+            out.extend(learn(turns_map(way.family)));
+            out.extend(compile_remember(way, false));
+            out.extend(chosen());
+            out.extend(compile_destination(way));
+            out
+        }
+        Action::SpreadChosen(way) => {
+            let mut out = chosen().to_vec();
+            out.extend(compile_destination(way));
+            out
+        }
         Action::Untracked => vec![Expr::Notrack, Expr::Verdict(VERDICT_ACCEPT)],
         Action::UntrackedMarkFrom { map } => {
             let mut out = look_up(map).to_vec();
@@ -237,46 +270,109 @@ fn compile_action(action: &Action) -> Vec<Expr> {
     }
 }
 
-/// `dnat to meta mark . <the slot> map @slots`: the key's two parts, the look-up, and what it found.
-fn compile_spread(way: &Way) -> Vec<Expr> {
+/// A slot's number, behind a mark.
+fn compile_number(way: &Way) -> Vec<Expr> {
     let modulus = u32::from(way.slots);
-    let mut out = Vec::new();
     let hash = |length| Expr::Hash { from: REG_2, length, to: REG32_01, modulus, seed: HASH_SEED };
     let (offset, length) = address_field(way.family, true);
     let source = Expr::Payload { base: NETWORK_HEADER, offset, length, to: REG_2 };
     match way.pick {
         Pick::Turn(_) | Pick::Random => {
-            out.push(load(META_MARK));
-            out.push(Expr::Number { to: REG32_01, modulus, random: way.pick == Pick::Random });
+            vec![Expr::Number { to: REG32_01, modulus, random: way.pick == Pick::Random }]
         }
-        Pick::Source => out.extend([load(META_MARK), source, hash(length)]),
+        Pick::Source => vec![source, hash(length)],
         Pick::SourceAndPort => {
             let to = if way.family == Family::V4 { REG32_05 } else { REG_3 };
             let port = Expr::Payload { base: TRANSPORT_HEADER, offset: 0, length: 2, to };
             // The port takes a whole word.
-            out.extend([load(META_MARK), source, port, hash(length + 4)]);
+            vec![source, port, hash(length + 4)]
         }
     }
+}
+
+/// `dnat to … map @slots`: a mark and a slot's number are there.
+fn compile_destination(way: &Way) -> [Expr; 2] {
     // Behind the address.
     let port = (!way.keeps_port).then_some(if way.family == Family::V4 { REG32_01 } else { REG_2 });
-    out.push(Expr::Lookup { map: way.map().to_owned(), from: REG_1, to: REG_1 });
-    out.push(Expr::Nat { source: false, family: family_number(way.family), address: REG_1, port });
+    [
+        Expr::Lookup { map: way.map().to_owned(), from: REG_1, to: REG_1 },
+        Expr::Nat { source: false, family: family_number(way.family), address: REG_1, port },
+    ]
+}
+
+/// `ct mark`: the port, where the packet's mark says something else.
+fn connection_mark() -> Expr {
+    Expr::Connection { key: CT_MARK, to: REG_1 }
+}
+
+/// `ct mark . meta mark`: the port and its slot.
+fn chosen() -> [Expr; 2] {
+    [connection_mark(), Expr::Meta { key: META_MARK, to: REG32_01 }]
+}
+
+/// `meta mark set … map @map`.
+fn learn(map: &str) -> [Expr; 2] {
+    [Expr::Lookup { map: map.to_owned(), from: REG_1, to: REG_1 }, Expr::SetMark { from: REG_1 }]
+}
+
+/// `ct mark . <the client>`, of which as many bits count as the way says.
+fn compile_client(way: &Way) -> Vec<Expr> {
+    let (offset, length) = address_field(way.family, true);
+    let mut out = vec![connection_mark(), Expr::Payload { base: NETWORK_HEADER, offset, length, to: REG32_01 }];
+    let prefix = u32::from(way.persistence.map_or(way.family.bits(), |persistence| persistence.prefix));
+    let mask = match way.family {
+        Family::V4 => u32::MAX.checked_shl(32u32.saturating_sub(prefix)).unwrap_or(0).to_be_bytes().to_vec(),
+        Family::V6 => u128::MAX.checked_shl(128u32.saturating_sub(prefix)).unwrap_or(0).to_be_bytes().to_vec(),
+    };
+    if prefix < length * 8 {
+        out.push(Expr::Mask { register: REG32_01, mask });
+    }
     out
 }
 
-/// The way that such expressions go, known by being what we would compile it to. Who takes turns is not among them.
-fn raise_spread(expressions: &[Expr]) -> Option<Way> {
-    let (map, modulus) = expressions.iter().fold((None, None), |(map, modulus), expression| match expression {
-        Expr::Lookup { map, .. } => (Some(map), modulus),
-        Expr::Number { modulus, .. } | Expr::Hash { modulus, .. } => (map, Some(*modulus)),
-        _ => (map, modulus),
+/// `update @clients { … : meta mark }`, or `add`.
+fn compile_remember(way: &Way, longer: bool) -> Vec<Expr> {
+    let milliseconds = way.persistence.map_or(0, |persistence| u64::from(persistence.timeout) * 1000);
+    let map = clients_map(way.family).to_owned();
+    let mut out = compile_client(way);
+    // Behind a mark and an address of either family.
+    out.push(Expr::Meta { key: META_MARK, to: REG32_05 });
+    out.push(Expr::Remember { map, key: REG_1, data: REG32_05, milliseconds, longer });
+    out
+}
+
+/// What such expressions do with which way, known by being what we would compile it to. Who takes turns is not among them.
+fn raise_spread(expressions: &[Expr]) -> Option<Action> {
+    let (mut map, mut modulus, mut milliseconds, mut prefix) = (None, 1, None, None);
+    // The last look-up is the slots'.
+    for expression in expressions {
+        match expression {
+            Expr::Lookup { map: found, .. } => map = Some(found),
+            Expr::Number { modulus: found, .. } | Expr::Hash { modulus: found, .. } => modulus = *found,
+            Expr::Remember { milliseconds: found, .. } => milliseconds = Some(*found),
+            Expr::Mask { mask, .. } => prefix = Some(mask.iter().map(|byte| byte.count_ones()).sum::<u32>()),
+            _ => {}
+        }
+    }
+    let (map, slots) = (map?, u16::try_from(modulus).ok()?);
+    let timeout = milliseconds.map(|found| u32::try_from(found / 1000)).transpose().ok()?;
+    let prefix = prefix.map(u8::try_from).transpose().ok()?;
+    let mut ways = Vec::new();
+    for family in Family::ALL {
+        let persistence = timeout.map(|timeout| Persistence { timeout, prefix: prefix.unwrap_or(family.bits()) });
+        for keeps_port in [false, true] {
+            if slots_map(family, keeps_port) == map {
+                let picks = [Pick::Turn(0), Pick::Random, Pick::Source, Pick::SourceAndPort];
+                ways.extend(picks.map(|pick| Way { family, pick, slots, keeps_port, persistence }));
+            }
+        }
+    }
+    let actions = ways.into_iter().flat_map(|way| {
+        let kinds: [fn(Way) -> Action; 4] =
+            [Action::Spread, Action::SpreadAgain, Action::SpreadAndRemember, Action::SpreadChosen];
+        kinds.map(|kind| kind(way))
     });
-    let (map, slots) = (map?, u16::try_from(modulus?).ok()?);
-    let picks = [Pick::Turn(0), Pick::Random, Pick::Source, Pick::SourceAndPort];
-    let mut ways = Family::ALL.into_iter().flat_map(|family| [false, true].map(|keeps_port| (family, keeps_port)));
-    let (family, keeps_port) = ways.find(|(family, keeps_port)| slots_map(*family, *keeps_port) == map)?;
-    let ways = picks.map(|pick| Way { family, pick, slots, keeps_port });
-    ways.into_iter().find(|way| compile_spread(way) == expressions)
+    actions.into_iter().find(|action| compile_action(action) == expressions)
 }
 
 /// The match at the beginning of `expressions`, and how many of them it takes.
@@ -376,9 +472,8 @@ fn raise_action(expressions: &[Expr]) -> Option<Action> {
             Action::GoByMark(Family::ALL.into_iter().find(|family| ways_map(*family) == map)?)
         }
         [_, _, Expr::Lookup { map, .. }, Expr::SetMark { .. }] => Action::LearnMark { map: map.clone() },
-        [.., Expr::Number { .. } | Expr::Hash { .. }, Expr::Lookup { .. }, Expr::Nat { .. }] => {
-            Action::Spread(raise_spread(expressions)?)
-        }
+        [.., Expr::Number { .. } | Expr::Hash { .. }, Expr::Lookup { .. }, Expr::Nat { .. }]
+        | [Expr::Connection { .. }, .., Expr::Lookup { .. }, Expr::Nat { .. }] => raise_spread(expressions)?,
         [Expr::Notrack, _] => Action::Untracked,
         [Expr::Counter, _] => Action::Drop,
         [_, _, Expr::Lookup { map, .. }, Expr::Nat { family, .. }] => {
@@ -464,6 +559,17 @@ mod tests {
             pick,
             slots,
             keeps_port,
+            persistence: None,
+        })
+    }
+
+    /// The actions of a way that remembers clients.
+    fn remembering() -> impl Strategy<Value = Action> {
+        (way(), 1..=u32::MAX / 1000, 1..=128u8, 0..3usize).prop_map(|(way, timeout, prefix, which)| {
+            let prefix = prefix.min(way.family.bits());
+            let persistence = Some(Persistence { timeout, prefix });
+            let chain = crate::objects::Chain::of_way(Way { persistence, ..way });
+            chain.rules[which].action.clone()
         })
     }
 
@@ -473,6 +579,7 @@ mod tests {
             Just(Action::MarkConnection),
             family().prop_map(Action::GoByMark),
             way().prop_map(Action::Spread),
+            remembering(),
             Just(Action::Accept),
             Just(Action::Return),
             Just(Action::Drop),

@@ -1,5 +1,6 @@
 //! Places: network namespaces, to run programs in and open sockets from.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -134,6 +135,20 @@ impl Place {
             Err(nix::errno::Errno::EINPROGRESS) => Err(io::ErrorKind::TimedOut.into()),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// A connection to each of these backends, kept open. Where others ask at the same time, the turn that is met may be
+    /// never the same one's: so it asks until it has each.
+    pub fn connect_to_each(&self, protocol: Protocol, to: &str, names: &[&str]) -> BTreeMap<String, Stream> {
+        let mut held = BTreeMap::new();
+        for _ in 0..200 {
+            let mut stream = self.connect(protocol, to).expect("a connection");
+            held.entry(stream.ask("who").expect("an answer").backend).or_insert(stream);
+            if names.iter().all(|name| held.contains_key(*name)) {
+                return held;
+            }
+        }
+        panic!("of {names:?} only {:?} answer", held.keys());
     }
 
     /// A UDP socket of here that talks to one peer. Port 0: any.

@@ -18,6 +18,11 @@ pub fn by_nftables() -> bool {
     dataplane() == "nftables"
 }
 
+/// The step by which a port comes to be served, as it begins: `to_serve("tcp 80 ipv4")`.
+pub fn to_serve(port: &str) -> String {
+    format!("{} {port}", if by_nftables() { "balance" } else { "add service" })
+}
+
 /// Waits until `done` says so.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
@@ -45,10 +50,34 @@ impl Place {
         if by_nftables() { self.slots() } else { self.ipvs_weights() }
     }
 
+    /// Connections so far of that mark's port, by backend. With nftables, as its slots count them.
+    pub fn connections(&self, mark: u32) -> BTreeMap<String, u64> {
+        if !by_nftables() {
+            return self.ipvs_connections(mark);
+        }
+        let mut connections = BTreeMap::new();
+        for (_, to, element) in self.elements().into_iter().filter(|(of, ..)| *of == mark) {
+            let count = element[0]["elem"]["counter"]["packets"].as_u64();
+            *connections.entry(to.to_string()).or_default() += count.unwrap_or(0);
+        }
+        connections
+    }
+
     fn slots(&self) -> BTreeMap<(u32, SocketAddr), u32> {
-        let listed = self.run("nft -j list table inet meshd");
-        let listed: Value = serde_json::from_str(&listed).unwrap_or_else(|error| panic!("{error}: {listed}"));
         let mut weights = BTreeMap::new();
+        for (mark, to, element) in self.elements() {
+            // It counts, so it is wrapped.
+            *weights.entry((mark, to)).or_default() += u32::from(element[0].get("elem").is_some());
+        }
+        weights
+    }
+
+    /// Of the sets of backends and of the maps of slots: whose each element is, whom it names, and how nft(8) prints it.
+    fn elements(&self) -> Vec<(u32, SocketAddr, Value)> {
+        // All of it: a table that is not there yet is no error.
+        let listed = self.run("nft -j list ruleset");
+        let listed: Value = serde_json::from_str(&listed).unwrap_or_else(|error| panic!("{error}: {listed}"));
+        let mut found = Vec::new();
         for (kind, name, counts) in [
             ("set", "backends4", false),
             ("set", "backends6", false),
@@ -62,11 +91,8 @@ impl Place {
             for element in elements {
                 let (mark, place) = if counts {
                     let to = &element[1];
-                    // It counts, so it is wrapped.
-                    (
-                        &element[0]["elem"]["val"]["concat"][0],
-                        to["concat"].as_array().cloned().unwrap_or_else(|| vec![to.clone()]),
-                    )
+                    let place = to["concat"].as_array().cloned().unwrap_or_else(|| vec![to.clone()]);
+                    (&element[0]["elem"]["val"]["concat"][0], place)
                 } else {
                     let words = element["concat"].as_array().unwrap_or_else(|| panic!("{listed}"));
                     (&words[0], words[1..].to_vec())
@@ -75,10 +101,10 @@ impl Place {
                 let port = place.get(1).and_then(Value::as_u64).unwrap_or(0) as u16;
                 let place = SocketAddr::new(address.unwrap_or_else(|| panic!("{element}")), port);
                 let mark = mark.as_u64().unwrap_or_else(|| panic!("{element}")) as u32;
-                *weights.entry((mark, place)).or_default() += u32::from(counts);
+                found.push((mark, place, element.clone()));
             }
         }
-        weights
+        found
     }
 
     /// Each destination's weight, as `ipvsadm -Sn` has it.
@@ -93,8 +119,7 @@ impl Place {
         text.lines().filter_map(one).collect()
     }
 
-    /// Connections so far, by destination, of the services with that mark.
-    pub fn ipvs_connections(&self, mark: u32) -> BTreeMap<String, u64> {
+    fn ipvs_connections(&self, mark: u32) -> BTreeMap<String, u64> {
         let text = self.run("ipvsadm -Ln --stats --exact");
         let mut ours = false;
         let mut connections = BTreeMap::new();

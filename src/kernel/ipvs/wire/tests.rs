@@ -232,14 +232,13 @@ fn any_key() -> impl Strategy<Value = VirtualKey> {
 /// In the family, a persistence's prefix is at most that long.
 fn any_service(longest: u8) -> impl Strategy<Value = VirtualService> {
     let persistence = (1..=u32::MAX, 1..=longest).prop_map(|(timeout, prefix)| Persistence { timeout, prefix });
-    (prop::sample::select(Scheduler::ALL), any::<[bool; 3]>(), prop::option::of(persistence)).prop_map(
-        |(scheduler, [fallback, port, one_packet], persistence)| VirtualService {
+    (prop::sample::select(Scheduler::of_ipvs().collect::<Vec<_>>()), any::<[bool; 3]>(), prop::option::of(persistence))
+        .prop_map(|(scheduler, [fallback, port, one_packet], persistence)| VirtualService {
             flags: SchedulerFlags { fallback, port },
             persistence,
             one_packet,
             ..service(scheduler)
-        },
-    )
+        })
 }
 
 fn any_destination() -> impl Strategy<Value = (DestinationKey, Destination)> {
