@@ -5,6 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
 
 use super::{DestinationKey, Family, Persistence};
 
@@ -93,6 +96,17 @@ impl Way {
             Pick::Turn(_) => Way { pick: Pick::Turn(0), ..self },
             _ => self,
         }
+    }
+
+    /// What of a client's address it is remembered by; `None`: all of it.
+    pub fn client_mask(&self) -> Option<IpAddr> {
+        let any = match self.family {
+            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let prefix = self.persistence.map(|persistence| persistence.prefix);
+        let prefix = prefix.filter(|prefix| *prefix < self.family.bits())?;
+        Some(IpNetwork::new(any, prefix).ok()?.mask())
     }
 
     /// The map of its slots.

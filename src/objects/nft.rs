@@ -311,12 +311,11 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ip = |family: &Family| if *family == Family::V4 { "ip" } else { "ip6" };
         match self {
-            Key::Source(family) => write!(f, "{} saddr", ip(family)),
+            Key::Source(family) => write!(f, "{} saddr", ip(*family)),
             Key::Port => write!(f, "meta l4proto . th dport"),
-            Key::SourceAndPort(family) => write!(f, "{} saddr . meta l4proto . th dport", ip(family)),
-            Key::DestinationAndPort(family) => write!(f, "{} daddr . meta l4proto . th dport", ip(family)),
+            Key::SourceAndPort(family) => write!(f, "{} saddr . meta l4proto . th dport", ip(*family)),
+            Key::DestinationAndPort(family) => write!(f, "{} daddr . meta l4proto . th dport", ip(*family)),
             Key::LinkAndPort => write!(f, "iifname . meta l4proto . th dport"),
             Key::Mark => write!(f, "ct mark"),
         }
@@ -452,10 +451,7 @@ impl fmt::Display for Number<'_> {
 
 /// By what a client is known again.
 fn client(way: &Way) -> String {
-    let whole = way.family.bits();
-    let prefix = way.persistence.map_or(whole, |persistence| persistence.prefix);
-    let mask = IpNetwork::new(if whole == 32 { IpAddr::V4([0; 4].into()) } else { IpAddr::V6([0; 16].into()) }, prefix);
-    let mask = mask.ok().filter(|_| prefix < whole).map(|network| format!(" & {}", network.mask())).unwrap_or_default();
+    let mask = way.client_mask().map(|mask| format!(" & {mask}")).unwrap_or_default();
     format!("ct mark . {} saddr{mask}", ip(way.family))
 }
 

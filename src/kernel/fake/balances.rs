@@ -1,5 +1,7 @@
 //! How ports are balanced: elements of the sandbox's maps.
 
+use std::collections::BTreeMap;
+
 use super::{Outcome, require};
 use crate::objects::{Balance, MapKind, Netns, Objects, VirtualKey, backends_set, slots_map, turns_map, ways_map};
 use crate::plan::Step;
@@ -13,29 +15,9 @@ pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
             // What only takes away is content if it is gone; else the kernel says ENOENT.
             let particular = !edit.trims() && !edit.closes();
             require(is_there || !particular, || "there are no maps to balance by".to_owned())?;
-            for (slot, place) in &edit.remove {
-                let removed = balance.slots.get(slot) == Some(place);
-                require(removed || !particular, || format!("{key} has no slot {slot} {place}"))?;
-                if removed {
-                    balance.slots.remove(slot);
-                }
-            }
-            for (slot, place) in &edit.add {
-                let held = balance.slots.insert(*slot, *place);
-                require(held.is_none_or(|held| held == *place), || format!("slot {slot} of {key} is taken"))?;
-            }
+            exchange(&mut balance.slots, &edit.remove, &edit.add, particular, &format!("slot of {key}"))?;
             balance.backends.extend(&edit.backends);
-            for (turn, slot) in &edit.no_turns {
-                let removed = balance.turns.get(turn) == Some(slot);
-                require(removed || !particular, || format!("{key} has no turn {turn} slot {slot}"))?;
-                if removed {
-                    balance.turns.remove(turn);
-                }
-            }
-            for (turn, slot) in &edit.turns {
-                let held = balance.turns.insert(*turn, *slot);
-                require(held.is_none_or(|held| held == *slot), || format!("turn {turn} of {key} is taken"))?;
-            }
+            exchange(&mut balance.turns, &edit.no_turns, &edit.turns, particular, &format!("turn of {key}"))?;
             if let Some((before, after)) = edit.way {
                 require(balance.way == before || !particular, || format!("{key} is led by {:?}", balance.way))?;
                 let chains = table.map(|table| &table.chains);
@@ -51,6 +33,28 @@ pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
             put(objects, *key, balance);
         }
         _ => {}
+    }
+    Ok(())
+}
+
+/// Elements of a map go, then others come. `particular`: each that goes has to be there.
+fn exchange<V: Copy + PartialEq + std::fmt::Display>(
+    map: &mut BTreeMap<u32, V>,
+    remove: &[(u32, V)],
+    add: &[(u32, V)],
+    particular: bool,
+    what: &str,
+) -> Outcome {
+    for (number, value) in remove {
+        let removed = map.get(number) == Some(value);
+        require(removed || !particular, || format!("there is no {what}: {number} {value}"))?;
+        if removed {
+            map.remove(number);
+        }
+    }
+    for (number, value) in add {
+        let held = map.insert(*number, *value);
+        require(held.is_none_or(|held| held == *value), || format!("it is taken, a {what}: {number}"))?;
     }
     Ok(())
 }

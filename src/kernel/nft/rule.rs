@@ -229,8 +229,7 @@ fn compile_action(action: &Action) -> Vec<Expr> {
             out.extend(chosen());
             out.extend(learn(turns_map(way.family)));
             out.extend(compile_remember(way, true));
-            out.extend(chosen());
-            out.extend(compile_destination(way));
+            out.extend(to_chosen(way));
             out
         }
         Action::SpreadAndRemember(way) => {
@@ -238,15 +237,10 @@ fn compile_action(action: &Action) -> Vec<Expr> {
             out.extend(compile_number(way));
             out.extend(learn(turns_map(way.family)));
             out.extend(compile_remember(way, false));
-            out.extend(chosen());
-            out.extend(compile_destination(way));
+            out.extend(to_chosen(way));
             out
         }
-        Action::SpreadChosen(way) => {
-            let mut out = chosen().to_vec();
-            out.extend(compile_destination(way));
-            out
-        }
+        Action::SpreadChosen(way) => to_chosen(way).collect(),
         Action::Untracked => vec![Expr::Notrack, Expr::Verdict(VERDICT_ACCEPT)],
         Action::UntrackedMarkFrom { map } => {
             let mut out = look_up(map).to_vec();
@@ -310,6 +304,11 @@ fn chosen() -> [Expr; 2] {
     [connection_mark(), Expr::Meta { key: META_MARK, to: REG32_01 }]
 }
 
+/// `dnat to ct mark . meta mark map @slots`.
+fn to_chosen(way: &Way) -> impl Iterator<Item = Expr> {
+    chosen().into_iter().chain(compile_destination(way))
+}
+
 /// `meta mark set … map @map`.
 fn learn(map: &str) -> [Expr; 2] {
     [Expr::Lookup { map: map.to_owned(), from: REG_1, to: REG_1 }, Expr::SetMark { from: REG_1 }]
@@ -319,14 +318,7 @@ fn learn(map: &str) -> [Expr; 2] {
 fn compile_client(way: &Way) -> Vec<Expr> {
     let (offset, length) = address_field(way.family, true);
     let mut out = vec![connection_mark(), Expr::Payload { base: NETWORK_HEADER, offset, length, to: REG32_01 }];
-    let prefix = u32::from(way.persistence.map_or(way.family.bits(), |persistence| persistence.prefix));
-    let mask = match way.family {
-        Family::V4 => u32::MAX.checked_shl(32u32.saturating_sub(prefix)).unwrap_or(0).to_be_bytes().to_vec(),
-        Family::V6 => u128::MAX.checked_shl(128u32.saturating_sub(prefix)).unwrap_or(0).to_be_bytes().to_vec(),
-    };
-    if prefix < length * 8 {
-        out.push(Expr::Mask { register: REG32_01, mask });
-    }
+    out.extend(way.client_mask().map(|mask| Expr::Mask { register: REG32_01, mask: octets(mask) }));
     out
 }
 
