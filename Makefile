@@ -41,7 +41,7 @@ test: deps
 soak: deps
 	@MESHD_PREVIOUS=$$(scripts/previous) && export MESHD_PREVIOUS && \
 		MESHD_REQUESTS=100000 MESHD_FAULT_POINTS_EACH=10000 MESHD_MODEL_SEQUENCES=1000 MESHD_CONNECTIONS=50000 \
-		MESHD_BESIDE=1 scripts/test --all
+		MESHD_BESIDE=1 MESHD_TEST_LIMIT=100000 VM_TIMEOUT=100000 scripts/test --all
 	@scripts/fuzz 300
 
 check:

@@ -187,6 +187,7 @@ impl Config {
             services,
             out: BTreeSet::new(),
             resting: BTreeSet::new(),
+            full: BTreeSet::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The loop is the only owner of a [`Kernel`], and works on the main thread, one event at a time. What is wanted has
 //! an owner of its own, a thread beside it ([`intent`]). Listeners run beside both and ask them.
 
+mod caps;
 mod checks;
 mod crowded;
 mod firewalls;
@@ -39,7 +40,7 @@ use crate::health::runner::News;
 use crate::kernel::ipvs::OpenError;
 use crate::kernel::lock::Lock;
 use crate::kernel::surroundings::host_name;
-use crate::kernel::{Kernel, Names, privileges, probe, seccomp};
+use crate::kernel::{Kernel, Names, ipvs, privileges, probe, seccomp};
 use crate::mesh::{Dataplane, Key};
 use crate::metrics::{self, Exposition, Metrics};
 use crate::objects::{HOST_END, PrivateKey, PublicKey};
@@ -47,6 +48,7 @@ use crate::plan::Plan;
 use crate::share::{self, Health, Helped};
 use crate::source::file::Signature;
 use crate::source::{self, Sources, Wanted, key};
+use caps::Caps;
 use checks::Checks;
 use crowded::Crowded;
 use firewalls::Firewalls;
@@ -134,7 +136,7 @@ pub fn public_key(state_dir: &Path) -> anyhow::Result<PublicKey> {
 /// The plan that would be carried out now.
 pub fn dry_run(config: &Config) -> anyhow::Result<Plan> {
     let mut kernel = Kernel::open(names(Some(config)))?;
-    let config = &settled(config.clone(), &kernel)?;
+    let config = &settled(config.clone(), None)?;
     let key = match &config.ingress.encryption {
         // Nothing is changed: a key that is to be made is not made now.
         Some(_) => Some(key::load_from(&config.node.state_dir)?.unwrap_or_else(key::random)),
@@ -151,12 +153,15 @@ pub fn dry_run(config: &Config) -> anyhow::Result<Plan> {
     Reconciler::default().plan(&mut kernel, &leaving.preview(&mesh, &shared, |_| true))
 }
 
-/// The configuration, with who balances: where it leaves that open, IPVS if there is one.
-fn settled(mut config: Config, kernel: &Kernel) -> anyhow::Result<Config> {
+/// The configuration, with who balances: where it leaves that open, IPVS if there is one. `now`: who has balanced so far.
+fn settled(mut config: Config, now: Option<Dataplane>) -> anyhow::Result<Config> {
     let dataplane = match config.node.dataplane {
         Some(Dataplane::Nftables) => Dataplane::Nftables,
-        wanted => match kernel.has_ipvs() {
+        // It is there, whatever the kernel would say just now.
+        _ if now == Some(Dataplane::Ipvs) => Dataplane::Ipvs,
+        wanted => match ipvs::is_there() {
             Ok(()) => Dataplane::Ipvs,
+            Err(_) if wanted.is_none() && now == Some(Dataplane::Nftables) => Dataplane::Nftables,
             Err(error @ OpenError::Missing) if wanted.is_none() => {
                 info!("nftables balances here ([node] dataplane = \"auto\"): {error}");
                 Dataplane::Nftables
@@ -209,6 +214,10 @@ impl Daemon {
         if let Some(missing) = probe::missing_capabilities().into_iter().next() {
             return Err(anyhow!(missing));
         }
+        // For whoever wants no IPVS none is loaded.
+        if config.node.dataplane != Some(Dataplane::Nftables) {
+            ipvs::load_ahead();
+        }
         if let Err(error) = privileges::give_up() {
             warn!("privileges that are not needed cannot be given up: {error}");
         }
@@ -219,7 +228,7 @@ impl Daemon {
         let about = path.display().to_string();
         let lock = Lock::take(&names, &about)?;
         let mut kernel = Kernel::open(names)?;
-        let config = settled(config, &kernel)?;
+        let config = settled(config, None)?;
         let key = config.ingress.encryption.map(|_| key::load_or_make(&config.node.state_dir)).transpose()?;
         let mut sources = Sources::open(path, config, &host_name()).context("[node] state_dir")?;
         if let Some((key, new)) = key {
@@ -310,6 +319,7 @@ impl Daemon {
             checks: Checks::new(),
             sharing: Sharing::default(),
             leaving: Leaving::new(names(Some(&config)).runtime_directory().join(LEAVING)),
+            caps: Caps::default(),
             crowded: Crowded::default(),
             firewalls: Firewalls::default(),
             turned: false,

@@ -4,7 +4,7 @@
 //! between them and the backends' legs, [`wireguard`] encrypts what leaves them, [`remote`] the ways to other nodes, [`returns`] the ways back of preserved client
 //! addresses; [`tunnel`] keeps strangers out of the overlay; [`host`] leads published ports into the sandbox, as far as
 //! [`access`] lets it, and [`flows`] has what is known pass quickly; in the [`sandbox`] [`ipvs`] balances them, or [`nftables`] by its
-//! [`slots`], and [`segments`] keeps TCP's segments within what the overlay carries.
+//! [`slots`], and [`segments`] keeps TCP's segments within what the overlay carries. [`switch`] is from the one to the other.
 
 mod access;
 mod flows;
@@ -16,10 +16,13 @@ mod returns;
 mod sandbox;
 mod segments;
 mod slots;
+mod switch;
 mod topology;
 mod tunnel;
 mod wireguard;
 
+pub use nftables::rooms;
+pub use switch::{Stayer, keep, outgoing};
 pub use topology::{encapsulation, overlay_mtu};
 
 use crate::mesh::{Backend, Mesh, Port};

@@ -43,10 +43,10 @@ pub use nix::errno::Errno;
 use tracing::warn;
 
 use crate::objects::{
-    DestinationKey, Family, LinkId, LinkKind, Mac, MapKind, Netns, NetnsRef, Objects, Opening, PortRange, PrivateKey,
-    PublicKey, TUNNEL_CHAIN, Timeouts, VirtualKey, WIREGUARD, ways_map,
+    Balance, DestinationKey, Family, LinkId, LinkKind, Mac, MapKind, NO_LIMIT, Netns, NetnsRef, Objects, Opening,
+    PortRange, PrivateKey, PublicKey, TUNNEL_CHAIN, Timeouts, VirtualKey, WIREGUARD, backends_set, ways_map,
 };
-use crate::plan::{Blocked, Step};
+use crate::plan::{BalanceEdit, Blocked, Step};
 use conntrack::balanced;
 use inside::Inside;
 use ipvs::connections::{self, Place};
@@ -130,6 +130,9 @@ impl Names {
     }
 }
 
+/// Elements of a change that is worth not hearing of.
+const LARGE: usize = 2000;
+
 /// At once, and again when packets that were on their way have passed.
 const STRAYS_PASSES: u8 = 2;
 /// So long at most they are searched for at a look.
@@ -142,8 +145,14 @@ struct Sandbox {
     ipvs: Option<Ipvs>,
     /// nftables sends clients on here.
     balanced: bool,
+    /// It has, and those who may have connections by that are known here.
+    tracked: bool,
+    /// IPVS has services here.
+    serviced: bool,
     /// How often clients of slots that are closed are still to be searched for.
     strays: u8,
+    /// Slots whose limit a step has made, if no one has asked yet.
+    rooms: BTreeSet<(VirtualKey, u32)>,
 }
 
 pub struct Kernel {
@@ -178,11 +187,6 @@ impl Kernel {
             Kernel { names, links, host, sandbox, key, wireguard, inside, watch, sysctls, returns, flow_tables };
         kernel.refresh()?;
         Ok(kernel)
-    }
-
-    /// Whether this kernel has IPVS: asking loads it.
-    pub fn has_ipvs(&self) -> std::result::Result<(), ipvs::OpenError> {
-        Ipvs::open().map(|_| ())
     }
 
     /// Whether someone works in the sandbox.
@@ -244,7 +248,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// IPVS of the sandbox, if the kernel has it loaded: asking for it would load it, and not everyone wants it (see `has_ipvs`).
+    /// IPVS of the sandbox, if the kernel has it loaded: asking for it would load it, and not everyone wants it (see [`ipvs::is_there`]).
     fn open_ipvs(&mut self) -> Result<()> {
         let (Some(sandbox), Some(netns)) = (&mut self.sandbox, self.links.netns(Netns::Sandbox)) else { return Ok(()) };
         if sandbox.ipvs.is_none() {
@@ -309,7 +313,9 @@ impl Kernel {
         if let Some(sandbox) = &mut self.sandbox {
             if let Some(table) = sandbox.nft.table()? {
                 seen.balances = sandbox.nft.balances(&table)?;
+                seen.balances.iter_mut().for_each(|(key, balance)| excuse_limits(balance, about.balances.get(key)));
                 sandbox.balanced = table.maps.values().any(|map| map.kind == MapKind::Ways);
+                sandbox.tracked = table.sets.contains_key(backends_set(Family::V4));
                 seen.tables.insert(Netns::Sandbox, table);
             }
             if let Some(ipvs) = &mut sandbox.ipvs {
@@ -319,6 +325,7 @@ impl Kernel {
                     Some(Ok(Ok(true))) => about.services.clone(),
                     _ => ipvs.services()?,
                 };
+                sandbox.serviced = !seen.services.is_empty();
                 // Where it is not IPVS that balances, it is no one's business how long it would remember.
                 seen.timeouts = about.timeouts.map(|_| ipvs.timeouts()).transpose()?;
             }
@@ -343,6 +350,14 @@ impl Kernel {
     /// Does the steps, in order. Steps of one kind that follow one another go to the kernel together. One
     /// outcome for each step: one that fails does not stop the others, but for those that it blocks.
     pub fn apply(&mut self, steps: &[Step]) -> Vec<Result<()>> {
+        let large = steps.iter().map(elements).sum::<usize>() >= LARGE;
+        match self.watch.clone().filter(|_| large) {
+            Some(watch) => watch.deaf(|| self.apply_heard(steps)),
+            None => self.apply_heard(steps),
+        }
+    }
+
+    fn apply_heard(&mut self, steps: &[Step]) -> Vec<Result<()>> {
         if !steps.iter().any(|step| matches!(batch_of(step), Batch::Alone | Batch::Remote)) {
             return self.do_all(steps);
         }
@@ -390,7 +405,8 @@ impl Kernel {
                     Some(sandbox) => {
                         for step in steps {
                             match step {
-                                Step::EditBalance { edit, .. } => {
+                                Step::EditBalance { key, edit } => {
+                                    sandbox.rooms.extend(edit.room.iter().map(|(slot, _)| (*key, *slot)));
                                     sandbox.balanced |= edit.leads();
                                     if edit.closes_slots() {
                                         sandbox.strays = STRAYS_PASSES;
@@ -399,6 +415,7 @@ impl Kernel {
                                 Step::DeleteMap { name, .. } if name == ways_map(Family::V4) => {
                                     sandbox.balanced = false
                                 }
+                                Step::AddSet { name, .. } if name == backends_set(Family::V4) => sandbox.tracked = true,
                                 _ => {}
                             }
                         }
@@ -411,9 +428,12 @@ impl Kernel {
                 Some(sandbox) => all(sandbox.nft.drop_backends(steps)),
                 None => nobody(),
             },
-            Batch::Ipvs => match self.sandbox.as_mut().and_then(|sandbox| sandbox.ipvs.as_mut()) {
-                Some(ipvs) => all(ipvs.apply(steps)),
-                None => nobody(),
+            Batch::Ipvs => match &mut self.sandbox {
+                Some(Sandbox { ipvs: Some(ipvs), serviced, .. }) => {
+                    *serviced |= steps.iter().any(|step| matches!(step, Step::AddService { .. }));
+                    all(ipvs.apply(steps))
+                }
+                _ => nobody(),
             },
             Batch::Wireguard => match (&mut self.wireguard, &self.key) {
                 (Some(wireguard), Some(key)) => all(wireguard.apply(steps, key)),
@@ -526,18 +546,34 @@ impl Kernel {
 
     /// How many open connections backends have, as far as that can be told; none while there is no sandbox.
     pub fn open_connections(&mut self, places: &BTreeSet<Place>) -> Result<BTreeMap<Place, Option<u32>>> {
-        let none = |places: &BTreeSet<Place>| Ok(places.iter().map(|place| (*place, Some(0))).collect());
-        let Some(Sandbox { ipvs, nft, balanced, .. }) = &mut self.sandbox else { return none(places) };
-        if *balanced {
-            let served = |place: &Place| {
-                let key = DestinationKey { address: place.address, port: place.port.unwrap_or(0) };
-                (place.published.mark(), key)
-            };
-            let counts = balanced::count(nft.socket(), &places.iter().map(served).collect())?;
-            let count = |place: &Place| Some(counts.get(&served(place)).copied().unwrap_or(0));
-            return Ok(places.iter().map(|place| (*place, count(place))).collect());
+        let (mut open, more) = (self.open_by_ipvs(places)?, self.open_by_nftables(places)?);
+        for (place, open) in &mut open {
+            *open = open.zip(more.get(place).copied().flatten()).map(|(one, other)| one.saturating_add(other));
         }
-        let Some(ipvs) = ipvs else { return none(places) };
+        Ok(open)
+    }
+
+    /// Those of them that nftables has sent on.
+    pub fn open_by_nftables(&mut self, places: &BTreeSet<Place>) -> Result<BTreeMap<Place, Option<u32>>> {
+        let served = |place: &Place| {
+            let key = DestinationKey { address: place.address, port: place.port.unwrap_or(0) };
+            (place.published.mark(), key)
+        };
+        let counts = match &mut self.sandbox {
+            Some(Sandbox { nft, tracked: true, .. }) => {
+                balanced::count(nft.socket(), &places.iter().map(served).collect())?
+            }
+            _ => BTreeMap::new(),
+        };
+        let count = |place: &Place| Some(counts.get(&served(place)).copied().unwrap_or(0));
+        Ok(places.iter().map(|place| (*place, count(place))).collect())
+    }
+
+    /// Those of them that IPVS has.
+    pub fn open_by_ipvs(&mut self, places: &BTreeSet<Place>) -> Result<BTreeMap<Place, Option<u32>>> {
+        let Some(Sandbox { ipvs: Some(ipvs), serviced: true, .. }) = &mut self.sandbox else {
+            return Ok(places.iter().map(|place| (*place, Some(0))).collect());
+        };
         let mut open = BTreeMap::new();
         let mut unclear = Vec::new();
         let mut asked: BTreeMap<VirtualKey, BTreeMap<DestinationKey, (u32, u32)>> = BTreeMap::new();
@@ -569,6 +605,41 @@ impl Kernel {
         let strangers = self.host.counted(TUNNEL_CHAIN).ok();
         let read = occupancy::read([Netns::Host, Netns::Sandbox].map(|netns| (netns, self.links.netns(netns))));
         Occupancy { strangers, ..read }
+    }
+
+    /// Slots that had no room for someone, since this was asked last.
+    pub fn full(&mut self) -> Result<BTreeSet<(VirtualKey, u32)>> {
+        match &mut self.sandbox {
+            Some(Sandbox { nft, balanced: true, .. }) => Ok(nft.full()?),
+            _ => Ok(BTreeSet::new()),
+        }
+    }
+
+    /// How many connections slots may get, as the kernel has it.
+    pub fn rooms(&mut self) -> Result<BTreeMap<(VirtualKey, u32), u32>> {
+        match &mut self.sandbox {
+            Some(Sandbox { nft, balanced: true, .. }) => Ok(nft.rooms()?),
+            _ => Ok(BTreeMap::new()),
+        }
+    }
+
+    /// Slots whose limit was made since this was asked last, by a step: it knows no connection yet.
+    pub fn made_rooms(&mut self) -> BTreeSet<(VirtualKey, u32)> {
+        self.sandbox.as_mut().map(|sandbox| std::mem::take(&mut sandbox.rooms)).unwrap_or_default()
+    }
+
+    /// Has slots that have a limit count anew, from now on up to that one.
+    pub fn renew_rooms(&mut self, rooms: &[((VirtualKey, u32), u32)]) -> Result<()> {
+        let Some(sandbox) = &mut self.sandbox else { return Ok(()) };
+        let step = |((key, slot), most): &((VirtualKey, u32), u32)| {
+            let edit = BalanceEdit { no_room: vec![*slot], room: vec![(*slot, *most)], ..BalanceEdit::default() };
+            Step::EditBalance { key: *key, edit }
+        };
+        let steps: Vec<Step> = rooms.iter().map(step).collect();
+        let outcomes = sandbox.nft.apply(&steps.iter().collect::<Vec<_>>());
+        // One that was taken away meanwhile has none to be renewed.
+        let missing = |outcome: &socket::Result<()>| outcome.as_ref().is_err_and(|error| error.is(Errno::ENOENT));
+        outcomes.into_iter().filter(|outcome| !missing(outcome)).try_for_each(|outcome| Ok(outcome?))
     }
 
     /// Has nftables forget clients of slots that take no more, if any has been closed since: by and by, if they are many.
@@ -631,9 +702,19 @@ impl Kernel {
             if let Some(file) = self.links.netns(netns) {
                 let open = || {
                     let mut nft = Nft::open()?;
-                    let balanced = nft.balances_here()?;
+                    let (balanced, tracked) = nft.balances_here()?;
+                    let rooms = BTreeSet::new();
                     // The one before us may have died before it had them forgotten.
-                    Ok::<_, Error>(Sandbox { nft, ipvs: None, balanced, strays: 1 })
+                    Ok::<_, Error>(Sandbox {
+                        nft,
+                        ipvs: None,
+                        balanced,
+                        tracked,
+                        // Who has connections is asked before the first look, too.
+                        serviced: true,
+                        strays: 1,
+                        rooms,
+                    })
                 };
                 self.sandbox = Some(netns::within(file, open).map_err(Error::Enter)??);
                 self.open_ipvs()?;
@@ -656,6 +737,33 @@ impl Kernel {
         }
         self.watch.iter().for_each(|watch| watch.forget(netns));
         self.links.leave(netns);
+    }
+}
+
+/// A limit lower than a cap is what the kernel has while connections are there that it does not count. Where no cap is wanted, none is
+/// right.
+fn excuse_limits(seen: &mut Balance, about: Option<&Balance>) {
+    for (slot, limit) in &mut seen.room {
+        if let Some(cap) = about.and_then(|about| about.room.get(slot)).filter(|cap| **cap != NO_LIMIT) {
+            *limit = (*limit).max(*cap);
+        }
+    }
+}
+
+/// Elements of maps and sets that a step adds or takes away.
+fn elements(step: &Step) -> usize {
+    match step {
+        Step::EditMap { remove, add, .. } => remove.len() + add.len(),
+        Step::EditSets { edits, .. } => edits.iter().map(|edit| edit.remove.len() + edit.add.len()).sum(),
+        Step::EditBalance { edit, .. } => {
+            edit.backends.len()
+                + edit.turns.len()
+                + edit.no_turns.len()
+                + edit.remove.len()
+                + edit.add.len()
+                + edit.room.len()
+        }
+        _ => 0,
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Mesh {
     pub out: BTreeSet<Key>,
     /// Who of the others gets no new clients now, and keeps those that it has.
     pub resting: BTreeSet<Key>,
+    /// Who of them has as many connections as it may have, where the data plane has to be told.
+    pub full: BTreeSet<Key>,
 }
 
 /// Another node of the mesh.

@@ -17,7 +17,10 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-pub use balance::{Balance, LASTING, Pick, Way, backends_set, clients_map, slots_map, turns_map, ways_map};
+pub use balance::{
+    Balance, IN_ORDER, LASTING, MOST_TRIES, NO_LIMIT, Pick, Way, backends_set, clients_map, full_set, room_set,
+    slots_map, turns_map, ways_map,
+};
 pub use ipvs::{
     Destination, DestinationKey, Persistence, Scheduler, SchedulerFlags, Thresholds, Timeouts, VirtualKey,
     VirtualService,
@@ -25,8 +28,8 @@ pub use ipvs::{
 pub use key::{NoKey, PrivateKey, PublicKey};
 pub use link::{Address, HOST_END, Leg, Link, LinkId, LinkKind, Route, TUNNEL, port_name};
 pub use nft::{
-    Action, Base, Chain, ChainKind, FLOWS, HASH_SEED, Hook, Key, Map, MapKind, MapValue, Match, Opening, Rule, SILENT,
-    TABLE, TUNNEL_CHAIN, Table,
+    Action, Base, Chain, ChainKind, FLOWS, FULL_FOR, HASH_SEED, Hook, Key, Map, MapKind, MapValue, Match, Opening,
+    Rule, SILENT, TABLE, TUNNEL_CHAIN, Table,
 };
 pub use returns::{Returns, return_mark};
 pub use set::{Network, Set, SetElement, SetKind};
@@ -79,6 +82,8 @@ pub struct Surroundings {
     pub accept_ra: BTreeSet<String>,
     /// Links of the host with addresses: clients come in by them. None where the kernel has no flow tables, which need to know.
     pub uplinks: BTreeSet<String>,
+    /// Bridges show what they carry to iptables, in each namespace that does not say otherwise (br_netfilter, which Docker loads).
+    pub bridge_netfilter: bool,
 }
 
 impl Default for Surroundings {
@@ -89,6 +94,7 @@ impl Default for Surroundings {
             forward_drops: BTreeSet::new(),
             accept_ra: BTreeSet::new(),
             uplinks: BTreeSet::new(),
+            bridge_netfilter: false,
         }
     }
 }

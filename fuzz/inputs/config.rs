@@ -38,6 +38,7 @@ fn busy() -> Surroundings {
         forward_drops: [opening].into(),
         accept_ra: ["eth0".to_owned()].into(),
         uplinks: ["eth0".to_owned(), "eth1".to_owned()].into(),
+        bridge_netfilter: true,
     }
 }
 

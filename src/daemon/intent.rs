@@ -10,7 +10,7 @@ use std::time::Instant;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use super::names;
+use super::{names, settled};
 use crate::config::Config;
 use crate::control::protocol::{Event, Problem};
 use crate::control::{Change, Question, Reply, Request, Summary, Who};
@@ -189,9 +189,8 @@ impl Intent {
 
     /// Reads the file, and looks for what is against it: here, in what the socket has, and on this host.
     fn load(&self) -> Result<Candidate, String> {
-        let mut config = file::load(&self.sources.path).map_err(|error| error.to_string())?;
-        // What was left open was decided at the start.
-        config.node.dataplane = config.node.dataplane.or(self.started.node.dataplane);
+        let config = file::load(&self.sources.path).map_err(|error| error.to_string())?;
+        let config = settled(config, self.sources.config().node.dataplane).map_err(|error| format!("{error:#}"))?;
         let (old, new) = (&self.started, &config);
         if names(Some(new)) != names(Some(old)) {
             let old = names(Some(old));
@@ -207,10 +206,6 @@ impl Intent {
                 "[node] state_dir cannot change while meshd runs (now {}): stop it, move what is there, and start it",
                 old.node.state_dir.display()
             ));
-        }
-        if new.node.dataplane != old.node.dataplane {
-            let now = old.node.dataplane.unwrap_or_default();
-            return Err(format!("[node] dataplane cannot change while meshd runs (now it is {now}): restart it"));
         }
         if new.ingress.encryption.is_some() != old.ingress.encryption.is_some() {
             return Err("[ingress] encryption cannot change while meshd runs: restart it".to_owned());

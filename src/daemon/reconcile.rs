@@ -9,9 +9,10 @@ use tracing::{debug, error, info, warn};
 
 use super::quarrel::{News, Quarrel};
 use crate::change::{self, Change};
-use crate::dataplane;
+use crate::dataplane::{self, Stayer};
+use crate::kernel::ipvs::connections::Place;
 use crate::kernel::{self, Errno, Kernel};
-use crate::mesh::Mesh;
+use crate::mesh::{Dataplane, Mesh, Port};
 use crate::metrics::Metrics;
 use crate::objects::{FLOWS, LinkKind, Mark, Objects, Opening, Surroundings};
 use crate::plan::{self, Plan, Step};
@@ -63,6 +64,10 @@ pub struct Reconciler {
     /// Changes since the last look may have left something that nobody needs.
     left: bool,
     quarrel: Quarrel,
+    /// Who has connections by the data plane that does not balance any more, and until when they may go on.
+    outgoing: BTreeMap<Stayer, Instant>,
+    /// The one that does.
+    dataplane: Dataplane,
     /// All that is not as wanted is what someone undoes every time: when it is mended again.
     waits: Option<Instant>,
 }
@@ -130,8 +135,10 @@ impl Reconciler {
     /// What would be done for that mesh now.
     pub fn plan(&mut self, kernel: &mut Kernel, mesh: &Mesh) -> anyhow::Result<Plan> {
         let surroundings = self.look_around(kernel, mesh)?;
-        let wanted = dataplane::objects(mesh, &surroundings);
+        let mut wanted = dataplane::objects(mesh, &surroundings);
         let seen = kernel.observe(&wanted, true).context("cannot read what the kernel holds")?;
+        let (_, staying) = self.stay(kernel, mesh, &seen, &wanted);
+        dataplane::keep(mesh, &seen, &staying, &mut wanted);
         let mut plan = plan::diff(&seen, &wanted);
         self.keep_open(&mut plan, mesh, Instant::now());
         Ok(plan)
@@ -165,10 +172,11 @@ impl Reconciler {
         self.held = None;
         self.waits = None;
         let surroundings = self.look_around(kernel, mesh)?;
-        let wanted = dataplane::objects(mesh, &surroundings);
+        let mut wanted = dataplane::objects(mesh, &surroundings);
         let closely = asked || !self.started || !self.unfinished.is_empty() || self.glances >= GLANCES;
         self.glances = if closely { 0 } else { self.glances + 1 };
         let seen = kernel.observe(&wanted, closely).context("cannot read what the kernel holds")?;
+        let switching = self.switch(kernel, mesh, &seen, &mut wanted);
         let mut plan = plan::diff(&seen, &wanted);
         plan.hold_no_more(&self.unfinished);
         self.keep_open(&mut plan, mesh, start);
@@ -186,12 +194,89 @@ impl Reconciler {
         let moved = self.uplinks.replace(surroundings.uplinks.clone()).is_some_and(|past| past != surroundings.uplinks);
         let drift = self.drift(&plan, metrics, |step| {
             // What is a port's own goes with it, and is never left. Links of the host's come and go.
-            asked || left && !matches!(step.kind(), "service" | "backend" | "port") || moved && is_of_flows(step)
+            asked
+                || switching
+                || left && !matches!(step.kind(), "service" | "backend" | "port")
+                || moved && is_of_flows(step)
         });
         self.take_over_later(&mut plan, &wanted);
-        self.held = Some(Held { mesh: mesh.clone(), surroundings, frame: change::frame(wanted) });
+        // While two data planes are there, it takes a look to know what is to be done.
+        let settled = self.outgoing.is_empty();
+        self.held = settled.then(|| Held { mesh: mesh.clone(), surroundings, frame: change::frame(wanted) });
         let (failed, report) = self.carry_out(kernel, &plan, mesh, metrics, drift);
         Ok((if failed { Outcome::Failed } else { outcome }, report))
+    }
+
+    /// Has connections of the data plane before go on; whether that has changed.
+    fn switch(&mut self, kernel: &mut Kernel, mesh: &Mesh, seen: &Objects, wanted: &mut Objects) -> bool {
+        if std::mem::replace(&mut self.dataplane, mesh.dataplane) != mesh.dataplane {
+            // They are others now, or the same by another one.
+            self.outgoing.clear();
+        }
+        let (outgoing, staying) = self.stay(kernel, mesh, seen, wanted);
+        dataplane::keep(mesh, seen, &staying, wanted);
+        let before = std::mem::replace(&mut self.outgoing, outgoing);
+        let (now, other) = (mesh.dataplane, mesh.dataplane.other());
+        match (before.is_empty(), self.outgoing.is_empty()) {
+            (true, false) => {
+                info!("{now} balances now; connections that {other} has go on, as those of drained backends do")
+            }
+            (false, true) => info!("connections that {other} had are over"),
+            _ => {}
+        }
+        !before.is_empty() || !self.outgoing.is_empty()
+    }
+
+    /// Who has connections by the data plane before, and until when they may go on; and those of them who still may.
+    fn stay(
+        &self,
+        kernel: &mut Kernel,
+        mesh: &Mesh,
+        seen: &Objects,
+        wanted: &Objects,
+    ) -> (BTreeMap<Stayer, Instant>, BTreeSet<Stayer>) {
+        let all = dataplane::outgoing(mesh, seen, wanted);
+        if all.is_empty() {
+            return Default::default();
+        }
+        let now = Instant::now();
+        let ports: BTreeMap<Mark, &Port> = mesh.ports().map(|port| (port.mark(), port)).collect();
+        let place = |(key, place): &Stayer| {
+            let port = ports.get(&key.mark)?;
+            Some(Place { published: port.published, address: place.address, port: port.target })
+        };
+        let places: BTreeSet<Place> = all.iter().filter_map(place).collect();
+        let open = match mesh.dataplane {
+            Dataplane::Ipvs => kernel.open_by_nftables(&places),
+            Dataplane::Nftables => kernel.open_by_ipvs(&places),
+        };
+        let open = open.unwrap_or_else(|error| {
+            warn!("cannot tell which connections are open: {error}");
+            BTreeMap::new()
+        });
+        let (mut outgoing, mut staying) = (BTreeMap::new(), BTreeSet::new());
+        for stayer in all {
+            let known = self.outgoing.get(&stayer).copied();
+            // Until the new plane balances, who has none may get one.
+            let over = known.is_some() && place(&stayer).and_then(|place| open.get(&place)) == Some(&Some(0));
+            let grace = ports.get(&stayer.0.mark).map(|port| port.grace()).unwrap_or_default();
+            // Whose time is over is known as long as it is there: it may take more than one try to have it go.
+            let until = *outgoing.entry(stayer).or_insert(known.unwrap_or(now + grace));
+            if !over && until > now {
+                staying.insert(stayer);
+            }
+        }
+        (outgoing, staying)
+    }
+
+    /// What the data plane before still has to do, in a line.
+    pub fn outgoing(&self, mesh: &Mesh) -> Option<String> {
+        let last = self.outgoing.values().max()?.saturating_duration_since(Instant::now()).as_secs();
+        let (now, other) = (mesh.dataplane, mesh.dataplane.other());
+        let backends = self.outgoing.len();
+        Some(format!(
+            "{now} balances now; {other} keeps the connections of backends ({backends}) that it has, {last} s at most"
+        ))
     }
 
     fn look_around(&mut self, kernel: &mut Kernel, mesh: &Mesh) -> anyhow::Result<Surroundings> {
@@ -323,7 +408,9 @@ impl Reconciler {
     /// How long until the next look.
     pub fn pause(&self) -> Duration {
         if self.tries == 0 {
-            return PACE.max(self.took * SHARE);
+            // Connections of the data plane before end by the moment.
+            let share = if self.outgoing.is_empty() { SHARE } else { HURRIED_SHARE };
+            return PACE.max(self.took * share);
         }
         let doubled = FIRST_RETRY * 2u32.saturating_pow((self.tries - 1).min(10));
         doubled.min(LAST_RETRY)

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
+use super::caps::Caps;
 use super::checks::Checks;
 use super::crowded::Crowded;
 use super::firewalls::Firewalls;
@@ -72,6 +73,7 @@ pub(super) struct Loop {
     pub checks: Checks,
     pub sharing: Sharing,
     pub leaving: Leaving,
+    pub caps: Caps,
     pub crowded: Crowded,
     pub firewalls: Firewalls,
     /// A backend has come or gone by itself since the last look: what is to be done is no one's fault.
@@ -168,7 +170,8 @@ impl Loop {
                     self.turned = true;
                     pace.at_once(Instant::now());
                 }
-                self.tell_of_backends();
+                let mesh = watched.wanted.borrow().mesh.clone();
+                self.tell_of_backends(&mesh);
             }
             Event::Changed => {
                 pace.hurry(Instant::now());
@@ -249,7 +252,7 @@ impl Loop {
             firewalls: Arc::new(self.firewalls.lines()),
             contested: Arc::new(self.reconciler.contested()),
             unwell: Arc::new(self.checks.unwell()),
-            leaving: Arc::new(self.leaving.lines()),
+            leaving: Arc::new(self.leaving_lines(mesh)),
         };
         self.stale = None;
         self.looked.send_replace(now.clone());
@@ -280,30 +283,37 @@ impl Loop {
         self.checks.follow(mesh, || there.clone());
         let shared = self.sharing.of(mesh, &self.checks);
         let merged = self.leaving.merge(&shared);
-        self.checks.without_those_out(&merged)
+        self.caps.of(&self.checks.without_those_out(&merged))
     }
 
     /// What the kernel would hold for that mesh.
     fn preview(&self, mesh: &Arc<Mesh>) -> Mesh {
         let shared = self.sharing.preview(mesh, &self.checks);
         let merged = self.leaving.preview(mesh, &shared, |key| self.checks.has_clients(key));
-        self.checks.preview(mesh, &merged)
+        self.caps.preview(&self.checks.preview(mesh, &merged))
     }
 
     /// Whether someone has left, or is to be deleted, since it was last time to look.
     fn settle(&mut self) -> bool {
-        let is_due = self.leaving.due().is_some_and(|due| due <= Instant::now());
-        is_due && self.leaving.settle(&mut self.kernel, &self.told, &self.metrics)
+        let now = Instant::now();
+        let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        let left = is_due(self.leaving.due()) && self.leaving.settle(&mut self.kernel, &self.told, &self.metrics);
+        let filled = is_due(self.caps.due()) && self.caps.settle(&mut self.kernel);
+        left || filled
     }
 
     /// When there is something to do for those that leave or rise, or to tell of backends.
     fn due(&self) -> Option<Instant> {
-        self.leaving.due().into_iter().chain(self.sharing.due()).chain(self.stale).min()
+        self.leaving.due().into_iter().chain(self.sharing.due()).chain(self.caps.due()).chain(self.stale).min()
     }
 
-    fn tell_of_backends(&mut self) {
+    fn leaving_lines(&self, mesh: &Mesh) -> Vec<String> {
+        self.reconciler.outgoing(mesh).into_iter().chain(self.leaving.lines()).collect()
+    }
+
+    fn tell_of_backends(&mut self, mesh: &Mesh) {
         self.stale = None;
-        let (unwell, leaving) = (Arc::new(self.checks.unwell()), Arc::new(self.leaving.lines()));
+        let (unwell, leaving) = (Arc::new(self.checks.unwell()), Arc::new(self.leaving_lines(mesh)));
         self.looked.send_modify(|looked| (looked.unwell, looked.leaving) = (unwell, leaving));
     }
 

@@ -6,12 +6,13 @@
 //! So here, other than behind IPVS, a backend's connections do not end with its place in a map: the plan sees to that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use crate::mesh::{Backend, Mesh, Port};
 use crate::objects::{
-    Action, Balance, Chain, ChainKind, DestinationKey, FLOWS, Family, Hook, Key, Map, MapKind, Match, Objects,
-    Persistence, Pick, Rule, Scheduler, Set, SetElement, SetKind, Surroundings, Table, VirtualKey, Way, backends_set,
-    clients_map, slots_map, turns_map, ways_map,
+    Action, Balance, Chain, ChainKind, DestinationKey, FLOWS, Family, Hook, IN_ORDER, Key, MOST_TRIES, Map, MapKind,
+    Match, NO_LIMIT, Objects, Persistence, Pick, Rule, Scheduler, Set, SetElement, SetKind, Surroundings, Table,
+    VirtualKey, Way, backends_set, clients_map, full_set, room_set, slots_map, turns_map, ways_map,
 };
 
 use super::flows::LAST;
@@ -54,9 +55,17 @@ pub(super) fn lower(
         table.sets.insert(KEPT.to_owned(), Set { kind: SetKind::Marks, elements: kept });
     }
     for family in Family::ALL {
+        let capped = mesh.ports().any(is_capped);
+        if capped || mesh.ports().any(|port| port.scheduling.persistence > 0) {
+            table.maps.insert(turns_map(family).to_owned(), map(MapKind::Turns));
+        }
         if mesh.ports().any(|port| port.scheduling.persistence > 0) {
             table.maps.insert(clients_map(family).to_owned(), map(MapKind::Clients(family)));
-            table.maps.insert(turns_map(family).to_owned(), map(MapKind::Turns));
+        }
+        if capped {
+            let set = |kind| Set { kind, elements: BTreeSet::new() };
+            table.sets.insert(room_set(family).to_owned(), set(SetKind::Room));
+            table.sets.insert(full_set(family).to_owned(), set(SetKind::Full));
         }
         for port in mesh.ports() {
             let balance = balance(mesh, port, family);
@@ -70,7 +79,8 @@ pub(super) fn lower(
     }
     // Where the kernel has no flow tables no links are known.
     if mesh.gateway.flow_table && !surroundings.uplinks.is_empty() {
-        let rule = Rule::new([Match::Established], Action::Offload);
+        // IPVS's own, which may be there still, would be led astray.
+        let rule = Rule::new([Match::Established, Match::Translated], Action::Offload);
         table.chains.insert(FLOWS.to_owned(), Chain::base(ChainKind::Filter, Hook::Forward, LAST, vec![rule]));
         table.flows = Some([GATEWAY_LEG, OVERLAY_LEG].map(str::to_owned).into());
     }
@@ -102,12 +112,33 @@ fn choose() -> Chain {
     Chain::base(ChainKind::Nat, Hook::Prerouting, DSTNAT, rules)
 }
 
+/// Whether any of a port's backends has a cap.
+fn is_capped(port: &Port) -> bool {
+    port.backends.iter().any(|backend| backend.thresholds.upper > 0)
+}
+
+/// The slots of a port that have room for no more than that, and whose they are.
+pub fn rooms(mesh: &Mesh, port: &Port) -> BTreeMap<IpAddr, (VirtualKey, u32)> {
+    let mut rooms = BTreeMap::new();
+    for family in Family::ALL.into_iter().filter(|_| is_capped(port)) {
+        let key = VirtualKey { mark: port.mark(), family };
+        let slots = balance(mesh, port, family).slots;
+        rooms.extend(slots.into_iter().map(|(slot, place)| (place.address, (key, slot))));
+    }
+    rooms
+}
+
 fn balance(mesh: &Mesh, port: &Port, family: Family) -> Balance {
     let place = |backend: &Backend| DestinationKey { address: backend.address, port: port.target.unwrap_or(0) };
     let serving: Vec<(&Backend, u32)> = serving(mesh, port, family).collect();
     let backends = serving.iter().map(|(backend, _)| place(backend)).collect();
-    let mut shares: Vec<(DestinationKey, u32)> =
-        serving.iter().filter(|(_, weight)| *weight > 0).map(|(backend, weight)| (place(backend), *weight)).collect();
+    let taking = || serving.iter().filter(|(_, weight)| *weight > 0);
+    let capped = is_capped(port);
+    let known_full = |backend: &Backend| !mesh.full.is_empty() && mesh.full.contains(&(port.mark(), backend.address));
+    // Where all are, it is their room that keeps clients away: who has been there before may come again.
+    let all_full = taking().all(|(backend, _)| known_full(backend));
+    let shares = taking().filter(|(backend, _)| all_full || !known_full(backend));
+    let mut shares: Vec<(DestinationKey, u32)> = shares.map(|(backend, weight)| (place(backend), *weight)).collect();
     // Every node has the same slots, in whatever order its configuration names them.
     shares.sort_unstable();
     let scheduling = &port.scheduling;
@@ -127,18 +158,29 @@ fn balance(mesh: &Mesh, port: &Port, family: Family) -> Balance {
         Family::V6 => scheduling.persistence_mask6,
     };
     let persistence = (scheduling.persistence > 0).then_some(Persistence { timeout: scheduling.persistence, prefix });
+    let tries = if capped { u8::try_from(shares.len()).unwrap_or(MOST_TRIES).min(MOST_TRIES) } else { 0 };
     let way = u16::try_from(slots.len()).ok().filter(|count| *count > 0).map(|slots| Way {
         family,
         pick,
         slots,
         keeps_port: port.target.is_none(),
         persistence,
+        tries,
     });
-    if persistence.is_none() {
-        return Balance { way, slots: (0..).zip(slots).collect(), backends, turns: BTreeMap::new() };
+    if persistence.is_none() && !capped {
+        return Balance { way, slots: (0..).zip(slots).collect(), backends, ..Balance::default() };
     }
-    let lasting = slots::lasting(&slots);
-    let numbers = lasting.values().map(|number| (*number, *number));
-    let turns = (0..).zip(slots.iter().filter_map(|place| lasting.get(place).copied())).chain(numbers).collect();
-    Balance { way, slots: lasting.iter().map(|(place, number)| (*number, *place)).collect(), backends, turns }
+    let all: Vec<DestinationKey> = taking().map(|(backend, _)| place(backend)).collect();
+    let lasting = slots::lasting(&all);
+    let number = |place: &DestinationKey| lasting.get(place).copied();
+    // Where clients are remembered, each leads to itself.
+    let numbers = lasting.values().filter(|_| persistence.is_some()).map(|number| (*number, *number));
+    let in_order = shares.iter().filter_map(|(place, _)| number(place)).take(tries.into());
+    let turns = (0..).zip(slots.iter().filter_map(number)).chain((IN_ORDER..).zip(in_order)).chain(numbers).collect();
+    let most = |(backend, _): &(&Backend, u32)| {
+        let upper = backend.thresholds.upper;
+        Some((number(&place(backend))?, if upper > 0 { upper } else { NO_LIMIT }))
+    };
+    let room = taking().filter(|_| capped).filter_map(most).collect();
+    Balance { way, slots: lasting.iter().map(|(place, number)| (*number, *place)).collect(), backends, turns, room }
 }

@@ -10,6 +10,7 @@ pub mod listing;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
@@ -97,6 +98,14 @@ pub struct Ipvs {
     family: u16,
 }
 
+/// Whether this kernel has IPVS: asking loads it.
+///
+/// # Errors
+/// It has not, or cannot say.
+pub fn is_there() -> std::result::Result<(), OpenError> {
+    Ipvs::open().map(|_| ())
+}
+
 impl Ipvs {
     /// Opens IPVS of the calling thread's network namespace; the kernel loads ip_vs if need be.
     pub fn open() -> std::result::Result<Ipvs, OpenError> {
@@ -145,9 +154,12 @@ impl Ipvs {
     /// What is to be added and is there already is changed instead, after all other steps; what is to be
     /// deleted and is not there is deleted.
     pub fn apply(&mut self, steps: &[&Step]) -> Vec<Result<()>> {
-        steps.iter().filter_map(|step| scheduler_of(step)).collect::<BTreeSet<_>>().into_iter().for_each(load);
-        let mut results: Vec<Result<()>> = steps.iter().map(|_| Err(not_ours())).collect();
-        let all = steps.iter().enumerate();
+        let schedulers: BTreeSet<Scheduler> = steps.iter().filter_map(|step| scheduler_of(step)).collect();
+        let unloaded: Vec<Scheduler> = schedulers.into_iter().filter(|scheduler| !load(*scheduler)).collect();
+        let waits = |step: &Step| scheduler_of(step).filter(|scheduler| unloaded.contains(scheduler));
+        let outcome = |step: &&Step| Err(waits(step).map_or_else(not_ours, not_loaded));
+        let mut results: Vec<Result<()>> = steps.iter().map(outcome).collect();
+        let all = steps.iter().enumerate().filter(|(_, step)| waits(step).is_none());
         self.carry_out(
             all.clone().filter_map(|(place, step)| Some((place, Message::of(step)?))).collect(),
             &mut results,
@@ -168,7 +180,9 @@ impl Ipvs {
         let key = VirtualKey { mark: SCRATCH_MARK, family: Family::V4 };
         let mut found = BTreeSet::new();
         for scheduler in Scheduler::of_ipvs() {
-            load(scheduler);
+            if !load(scheduler) {
+                continue;
+            }
             let service = VirtualService {
                 scheduler,
                 flags: SchedulerFlags::default(),
@@ -227,15 +241,49 @@ fn scheduler_of(step: &Step) -> Option<Scheduler> {
     }
 }
 
-/// Loads the modules that ip_vs must not load itself. It does so with its mutex held. These two then wait until
+/// Schedulers whose modules ip_vs must not load itself. It does so with its mutex held. These two then wait until
 /// namespaces that are being deleted are gone, and those wait for the mutex: all of generic netlink hangs, until
-/// whoever asked is killed (seen on 6.1 and 6.12). Asked for a link that it has not, the kernel loads a module of
-/// that name, and holds nothing meanwhile.
-fn load(scheduler: Scheduler) {
-    if matches!(scheduler, Scheduler::LocalityLeastConnection | Scheduler::LocalityLeastConnectionReplicated) {
-        // Of course there is no such link.
-        let _ = if_nametoindex(format!("ip_vs_{scheduler}").as_str());
+/// whoever asked is killed (seen on 6.1 and 6.12).
+const APART: [Scheduler; 2] = [Scheduler::LocalityLeastConnection, Scheduler::LocalityLeastConnectionReplicated];
+
+/// Loads them. Only as long as this process has CAP_SYS_MODULE; then whoever needs them finds them.
+pub fn load_ahead() {
+    // Asking loads IPVS itself, and where there is none there is nothing to be loaded.
+    if is_there().is_err() {
+        return;
     }
+    APART.into_iter().for_each(|scheduler| _ = load(scheduler));
+}
+
+/// Has such a scheduler's module loaded, if it is not there; whether it is now, or never need be. Asked for a link that it has not,
+/// the kernel loads a module of that name for those who may (dev_load), and holds nothing meanwhile.
+fn load(scheduler: Scheduler) -> bool {
+    if !APART.contains(&scheduler) || is_loaded(scheduler) {
+        return true;
+    }
+    // Of course there is no such link.
+    let _ = if_nametoindex(module(scheduler).as_str());
+    is_loaded(scheduler)
+}
+
+fn module(scheduler: Scheduler) -> String {
+    format!("ip_vs_{scheduler}")
+}
+
+/// What is built into the kernel is no module that could be asked for. (Where ip_vs is, its schedulers are as a rule.)
+fn is_loaded(scheduler: Scheduler) -> bool {
+    let Ok(modules) = fs::read_to_string("/proc/modules") else { return true };
+    let has = |name: &str| modules.lines().any(|line| line.split(' ').next() == Some(name));
+    !has("ip_vs") || has(&module(scheduler))
+}
+
+fn not_loaded(scheduler: Scheduler) -> Error {
+    let module = module(scheduler);
+    let reason = format!(
+        "{module} is not loaded, and meshd may not load it: `modprobe {module}` (IPVS would, but the kernel can hang then until it is \
+         killed)"
+    );
+    Error::Refused { errno: Errno::EPERM, reason: Some(reason) }
 }
 
 /// Whether an error is none, as the step's end is reached; or what it means.

@@ -26,7 +26,8 @@ use super::ipvs::{DestinationCounters, ServiceCounters, Traffic};
 use super::replies::Readers;
 use super::socket::{Error, NLM_F_APPEND, NLM_F_CREATE, Request, Socket};
 use crate::objects::{
-    Balance, Base, Chain, ChainKind, Family, Hook, MapKind, Netns, SetKind, TABLE, Table, VirtualKey, ways_map,
+    Balance, Base, Chain, ChainKind, Family, Hook, MapKind, Netns, SetKind, TABLE, Table, VirtualKey, backends_set,
+    ways_map,
 };
 use crate::plan::{SetEdit, Step};
 
@@ -129,11 +130,16 @@ impl Nft {
         read::table(&mut self.socket)
     }
 
-    /// Whether our table has maps to balance by.
-    pub fn balances_here(&mut self) -> Result<bool, Error> {
+    /// Whether our table has maps to balance by, and a set of those who may have connections by that.
+    pub fn balances_here(&mut self) -> Result<(bool, bool), Error> {
+        Ok((self.has(ways_map(Family::V4))?, self.has(backends_set(Family::V4))?))
+    }
+
+    /// Whether our table has that map or set.
+    fn has(&mut self, name: &str) -> Result<bool, Error> {
         let mut question = header(INET);
         question.string(SET_TABLE, TABLE);
-        question.string(SET_NAME, ways_map(Family::V4));
+        question.string(SET_NAME, name);
         match self.socket.get(request(GETSET, 0, question)) {
             Ok(_) => Ok(true),
             Err(error) if error.is(Errno::ENOENT) => Ok(false),
@@ -144,6 +150,16 @@ impl Nft {
     /// How the ports of that table, which is ours here, are balanced.
     pub fn balances(&mut self, table: &Table) -> Result<BTreeMap<VirtualKey, Balance>, Error> {
         balance::read(&mut self.socket, table)
+    }
+
+    /// Slots that had no room for someone, since this was asked last.
+    pub fn full(&mut self) -> Result<BTreeSet<(VirtualKey, u32)>, Error> {
+        balance::full(&mut self.socket)
+    }
+
+    /// How many connections slots may get.
+    pub fn rooms(&mut self) -> Result<BTreeMap<(VirtualKey, u32), u32>, Error> {
+        balance::rooms(&mut self.socket)
     }
 
     /// How many connections came to each backend since its slots are its, and how many of those it has that can still say something.

@@ -185,7 +185,7 @@ fn balancing() -> Vec<Step> {
         steps.push(Step::AddMap { netns, name: name.to_owned(), map });
     }
     for (pick, keeps_port) in [(Pick::Turn(0), false), (Pick::Source, true)] {
-        let way = Way { family, pick, slots: 2, keeps_port, persistence: None };
+        let way = Way { family, pick, slots: 2, keeps_port, persistence: None, tries: 0 };
         steps.push(Step::SetChain { netns, name: way.chain(), chain: Chain::of_way(way) });
     }
     let rules = vec![

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 
 use super::{Kernel, Result, probe};
 use crate::objects::Surroundings;
@@ -27,6 +28,7 @@ impl Kernel {
             forward_drops: forward.drops,
             accept_ra: self.advertised()?,
             uplinks: if has_flow_tables { self.links.uplinks()? } else { BTreeSet::new() },
+            bridge_netfilter: Path::new("/proc/sys/net/bridge").exists(),
         })
     }
 

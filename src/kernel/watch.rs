@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::socket::{setsockopt, sockopt};
+use tracing::warn;
 
 use super::netns;
 use super::socket::RECEIVE_BUFFER;
@@ -112,7 +113,33 @@ impl Watch {
     }
 }
 
+impl Watch {
+    /// Does a large change of rules, and hears of none meanwhile: as long as anyone listens the kernel writes a message for each
+    /// element (nf_tables_setelem_notify), which costs several times what the element does. Others may have changed something, too:
+    /// so it counts as news.
+    pub fn deaf<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.ears.listen(false);
+        let done = work();
+        self.ears.listen(true);
+        (self.ears.changed)();
+        done
+    }
+}
+
 impl Ears {
+    /// Whether to hear of rules.
+    fn listen(&self, listen: bool) {
+        for ear in self.open().values_mut().filter(|ear| ear.about == About::Rules) {
+            let outcome = match listen {
+                true => ear.socket.add_membership(GROUP_NFTABLES),
+                false => ear.socket.drop_membership(GROUP_NFTABLES),
+            };
+            if let Err(error) = outcome {
+                warn!("changes of rules by others are only seen from time to time: {error}");
+            }
+        }
+    }
+
     fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Ear>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Mesh, Port, Scheduler, Thresholds};
+use super::{Backend, Mesh, Port, Scheduler};
 
 /// Who spreads clients over backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,11 +43,7 @@ impl Dataplane {
                 if !NFTABLES.contains(&scheduling.scheduler) {
                     return Some(("scheduler", scheduler(), "\"rr\", \"wrr\", \"random\", \"sh\" or \"mh\""));
                 }
-                if scheduling.one_packet {
-                    return Some(("one_packet", "`one_packet`".to_owned(), "to leave it out"));
-                }
-                let capped = port.backends.iter().any(|backend| backend.thresholds != Thresholds::default());
-                capped.then(|| ("backend", "`upper_threshold`".to_owned(), "to leave it out"))
+                scheduling.one_packet.then(|| ("one_packet", "`one_packet`".to_owned(), "to leave it out"))
             }
         }
     }
@@ -64,6 +60,13 @@ impl fmt::Display for Dataplane {
 }
 
 impl Mesh {
+    /// Backends with a cap that their data plane has to be told of, when they reach it: IPVS sees that itself.
+    pub fn watched(&self) -> impl Iterator<Item = (&Port, &Backend)> {
+        let ports = self.ports().filter(|_| self.dataplane == Dataplane::Nftables);
+        let backends = ports.flat_map(|port| self.serving_from_here(port).map(move |backend| (port, backend)));
+        backends.filter(|(_, backend)| backend.thresholds.upper > 0)
+    }
+
     /// What its data plane cannot do, a line for each port that wants it.
     pub fn misfits(&self) -> Vec<String> {
         let ports = self.services.iter().flat_map(|service| service.ports.iter().map(move |port| (service, port)));

@@ -63,6 +63,7 @@ impl Mesh {
         }
         let mut differing = services(&old.services, &self.services);
         let turned = self.out.symmetric_difference(&old.out).chain(self.resting.symmetric_difference(&old.resting));
+        let turned = turned.chain(self.full.symmetric_difference(&old.full));
         let turned: BTreeSet<Mark> = turned.map(|(mark, _): &Key| *mark).collect();
         if !turned.is_empty() {
             let concerned = |service: &&Arc<Service>| service.ports.iter().any(|port| turned.contains(&port.mark()));
@@ -95,6 +96,7 @@ impl Mesh {
             services,
             out: theirs(&self.out),
             resting: theirs(&self.resting),
+            full: theirs(&self.full),
         }
     }
 }

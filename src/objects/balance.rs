@@ -24,7 +24,18 @@ pub struct Balance {
     /// Where clients are remembered, slots are numbered otherwise: each backend has one, by a number that stays its own whoever else
     /// comes or goes ([`LASTING`]). Here is which of these a turn leads to, and, each to itself, which take clients again.
     pub turns: BTreeMap<u32, u32>,
+    /// Where backends have caps, slots are numbered so, too; and this is how many connections each slot may have. Of what is in the
+    /// kernel: no more than that ([`room_set`]).
+    pub room: BTreeMap<u32, u32>,
 }
+
+/// Of a slot that may have any number.
+pub const NO_LIMIT: u32 = u32::MAX;
+
+/// From this turn on each slot has one, for a client that finds its own one full.
+pub const IN_ORDER: u32 = 1 << 16;
+/// So many backends a client is tried with, at the most, until it is known elsewhere who is full.
+pub const MOST_TRIES: u8 = 8;
 
 /// The bit of slots that a client is remembered by.
 pub const LASTING: u32 = 1 << 31;
@@ -52,6 +63,8 @@ pub struct Way {
     pub keeps_port: bool,
     /// Clients come to the same backend again for so long.
     pub persistence: Option<Persistence>,
+    /// Backends have caps, and so many of them are tried; 0: none has.
+    pub tries: u8,
 }
 
 impl Way {
@@ -78,14 +91,18 @@ impl Way {
             "sourceport" => Pick::SourceAndPort,
             _ => return None,
         };
-        let persistence = match words.next() {
-            Some("again") => {
-                let timeout = words.next()?.parse().ok()?;
-                Some(Persistence { timeout, prefix: words.next()?.parse().ok()? })
+        let (mut persistence, mut tries) = (None, 0);
+        while let Some(word) = words.next() {
+            match word {
+                "again" => {
+                    let timeout = words.next()?.parse().ok()?;
+                    persistence = Some(Persistence { timeout, prefix: words.next()?.parse().ok()? });
+                }
+                "room" => tries = words.next()?.parse().ok()?,
+                _ => return None,
             }
-            _ => None,
-        };
-        let way = Way { family, pick, slots, keeps_port, persistence };
+        }
+        let way = Way { family, pick, slots, keeps_port, persistence, tries };
         // Numbers can be written in several ways.
         (slots > 0 && way.chain() == name).then_some(way)
     }
@@ -117,7 +134,7 @@ impl Way {
 
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Way { family, pick, slots, keeps_port, persistence } = self;
+        let Way { family, pick, slots, keeps_port, persistence, tries } = self;
         let kept = if *keeps_port { "any" } else { "to" };
         match pick {
             Pick::Turn(turn) => write!(f, "turn_{family}_{kept}_{slots}_{turn}"),
@@ -125,7 +142,8 @@ impl fmt::Display for Way {
             Pick::Source => write!(f, "source_{family}_{kept}_{slots}"),
             Pick::SourceAndPort => write!(f, "sourceport_{family}_{kept}_{slots}"),
         }?;
-        persistence.map_or(Ok(()), |Persistence { timeout, prefix }| write!(f, "_again_{timeout}_{prefix}"))
+        persistence.map_or(Ok(()), |Persistence { timeout, prefix }| write!(f, "_again_{timeout}_{prefix}"))?;
+        if *tries > 0 { write!(f, "_room_{tries}") } else { Ok(()) }
     }
 }
 
@@ -163,6 +181,23 @@ pub fn turns_map(family: Family) -> &'static str {
     }
 }
 
+/// The set of marks and slots, each with the connections that it may still get: the kernel counts them, and those that end no more. What
+/// comes to one that has no room is turned away, and counted with it as long as it lives; so whoever sees to caps makes it anew then.
+pub fn room_set(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "room4",
+        Family::V6 => "room6",
+    }
+}
+
+/// The set of marks and slots that had no room for someone, for some seconds. Its elements are the kernel's own.
+pub fn full_set(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "full4",
+        Family::V6 => "full6",
+    }
+}
+
 /// The map from a mark and a client's network to the slot that it came to. Its elements are the kernel's own: it adds them as
 /// clients come, and takes them away when their time is over.
 pub fn clients_map(family: Family) -> &'static str {
@@ -182,8 +217,10 @@ mod tests {
             for pick in [Pick::Turn(0), Pick::Turn(63), Pick::Random, Pick::Source, Pick::SourceAndPort] {
                 for (slots, keeps_port) in [(1, false), (256, true)] {
                     for persistence in [None, Some(Persistence { timeout: 300, prefix: 24 })] {
-                        let way = Way { family, pick, slots, keeps_port, persistence };
-                        assert_eq!(Way::of_chain(&way.chain()), Some(way));
+                        for tries in [0, 3] {
+                            let way = Way { family, pick, slots, keeps_port, persistence, tries };
+                            assert_eq!(Way::of_chain(&way.chain()), Some(way));
+                        }
                     }
                 }
             }
@@ -196,6 +233,8 @@ mod tests {
             "turn_ipv4_to_0_1",
             "source_ipv4_to_3_1",
             "source_ipv4_to_3_again_9",
+            "source_ipv4_to_3_room_0",
+            "source_ipv4_to_3_room_2_again_9_32",
             "prerouting",
         ] {
             assert_eq!(Way::of_chain(other), None, "{other}");

@@ -8,7 +8,9 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::{Family, Mark, Pick, PortRange, Set, SetKind, Way, clients_map, turns_map, ways_map};
+use super::{
+    Family, IN_ORDER, Mark, Pick, PortRange, Set, SetKind, Way, clients_map, full_set, room_set, turns_map, ways_map,
+};
 
 /// The name of our one table in a namespace; its family is inet.
 pub const TABLE: &str = "meshd";
@@ -137,13 +139,20 @@ impl Chain {
     pub fn of_way(way: Way) -> Chain {
         let way = way.alike();
         let actions = match way.persistence {
-            None => vec![Action::Spread(way)],
-            // Who was here before comes again; who is new is remembered; and if there is no room for that, is sent there all the same.
-            // How it is chosen is nothing to the others.
-            Some(_) => {
-                let any = Way { pick: Pick::Turn(0), slots: 1, ..way };
-                let chosen = Action::SpreadChosen(Way { persistence: None, ..any });
-                vec![Action::SpreadAgain(any), Action::SpreadAndRemember(way), chosen]
+            None if way.tries == 0 => vec![Action::Spread(way)],
+            // Who was here before comes again, whether or not there is room; who is new is remembered; and if it cannot be, is sent there
+            // all the same. How it is chosen is nothing to the others. Whoever finds no room tries the next one, and leaves word of it.
+            _ => {
+                let (capped, remembered) = (way.tries > 0, way.persistence.is_some());
+                let any = Way { pick: Pick::Turn(0), slots: 1, tries: u8::from(capped), ..way };
+                let again = remembered.then_some(Action::SpreadAgain(Way { tries: 0, ..any }));
+                let chosen = remembered.then_some(Action::SpreadChosen(Way { persistence: None, ..any }));
+                let first = Action::SpreadLasting(Way { tries: any.tries, ..way });
+                let others = (0..way.tries).map(|order| Action::SpreadNext(any, order.into()));
+                let tries = [first].into_iter().chain(others);
+                let tries = tries.flat_map(|action| [Some(action), chosen.clone()]).flatten();
+                let word = capped.then_some(Action::NoteFull(way.family));
+                again.into_iter().chain(tries).chain(word).collect()
             }
         };
         Chain { base: None, rules: actions.into_iter().map(|action| Rule::new([], action)).collect() }
@@ -255,6 +264,8 @@ pub enum Match {
     Established,
     /// The packet has a mark: in the sandbox, it is of a published port.
     Marked,
+    /// A rule has sent its connection elsewhere than it was addressed to. (IPVS does that, too, but does not say so.)
+    Translated,
     /// It opens a TCP connection, to one side or to the other: only there a segment's size is agreed on.
     Syn,
 }
@@ -278,6 +289,7 @@ impl fmt::Display for Match {
             Match::Ethernet => write!(f, "iiftype ether"),
             Match::Established => write!(f, "ct state established"),
             Match::Marked => write!(f, "meta mark != 0x00000000"),
+            Match::Translated => write!(f, "ct status dnat"),
             Match::Syn => write!(f, "tcp flags syn"),
         }
     }
@@ -356,9 +368,13 @@ pub enum Action {
     /// Send a client to the slot that is remembered of it, if that takes clients, and remember it longer; go on if not. The packet's mark
     /// says the slot, the connection's the port.
     SpreadAgain(Way),
-    /// Choose a slot of the connection's mark, remember it, and send the client there; go on, the slot in the packet's mark, if there is
-    /// no room to remember it.
-    SpreadAndRemember(Way),
+    /// Choose a slot of the connection's mark, by its turn, remember it if the way does, and send the client there; go on, the slot in the
+    /// packet's mark, if it cannot be remembered, or has no room.
+    SpreadLasting(Way),
+    /// Leave word of the slot that had no room, and do the same with that one in order.
+    SpreadNext(Way, u16),
+    /// Leave word of it.
+    NoteFull(Family),
     /// Send it to the slot that the packet's mark says; of the way only what it does with ports matters.
     SpreadChosen(Way),
     /// Out of connection tracking's sight (nft(8), `notrack`), for all that follows.
@@ -405,11 +421,19 @@ impl fmt::Display for Action {
                 remember("update", way),
                 to_chosen(way)
             ),
-            Action::SpreadAndRemember(way) => {
-                let (remember, go) = (remember("add", way), to_chosen(way));
-                write!(f, "meta mark set ct mark . {} map @{} {remember} {go}", Number(way), turns_map(way.family))
+            Action::SpreadLasting(way) => {
+                write!(f, "meta mark set ct mark . {} map @{}{}", Number(way), turns_map(way.family), to_slot(way))
             }
-            Action::SpreadChosen(way) => f.write_str(&to_chosen(way)),
+            Action::SpreadNext(way, order) => write!(
+                f,
+                "{} meta mark set ct mark . numgen inc mod 1 offset {} map @{}{}",
+                full(way.family),
+                IN_ORDER + u32::from(*order),
+                turns_map(way.family),
+                to_slot(way)
+            ),
+            Action::NoteFull(family) => f.write_str(&full(*family)),
+            Action::SpreadChosen(way) => write!(f, "{}{}", room(way), to_chosen(way)),
             Action::Untracked => write!(f, "notrack accept"),
             Action::UntrackedMarkFrom { map } => {
                 write!(f, "meta mark set meta l4proto . th dport map @{map} notrack accept")
@@ -425,6 +449,9 @@ impl fmt::Display for Action {
         }
     }
 }
+
+/// Seconds that word of a slot without room is kept.
+pub const FULL_FOR: u32 = 60;
 
 /// What goes into the hash of a client: the same on every node and in every version, so that one who comes by another node
 /// comes to the same backend.
@@ -458,6 +485,20 @@ fn client(way: &Way) -> String {
 fn remember(how: &str, way: &Way) -> String {
     let seconds = way.persistence.map_or(0, |persistence| persistence.timeout);
     format!("{how} @{} {{ {} timeout {seconds}s : meta mark }}", clients_map(way.family), client(way))
+}
+
+/// Asks for room where there are caps, remembers where clients are, and goes there.
+fn to_slot(way: &Way) -> String {
+    let remember = way.persistence.map(|_| format!(" {}", remember("add", way))).unwrap_or_default();
+    format!(" {}{}{}", room(way), remember.trim_start(), if remember.is_empty() { "" } else { " " }) + &to_chosen(way)
+}
+
+fn room(way: &Way) -> String {
+    if way.tries > 0 { format!("ct mark . meta mark @{} ", room_set(way.family)) } else { String::new() }
+}
+
+fn full(family: Family) -> String {
+    format!("add @{} {{ ct mark . meta mark timeout {FULL_FOR}s }}", full_set(family))
 }
 
 fn to_chosen(way: &Way) -> String {

@@ -24,6 +24,17 @@ pub enum SetKind {
     /// Backends of one family that may have connections: mark, address and port. Its elements are
     /// [`Balance`](super::Balance)s'.
     Backends(Family),
+    /// Marks and slots, each with the connections that it may get: [`Balance`](super::Balance)s', too.
+    Room,
+    /// Marks and slots that had no room, for some time; the kernel's own.
+    Full,
+}
+
+impl SetKind {
+    /// Whether its elements are not those of a table but of balances.
+    pub fn is_of_balances(self) -> bool {
+        matches!(self, SetKind::Backends(_) | SetKind::Room | SetKind::Full)
+    }
 }
 
 /// A set in one of our tables.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{Difference, Step};
-use crate::objects::{Balance, DestinationKey, LASTING, Netns, PortRange, Protocol, VirtualKey, Way};
+use crate::objects::{Balance, DestinationKey, LASTING, NO_LIMIT, Netns, PortRange, Protocol, VirtualKey, Way};
 
 /// A change of one balance, all at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,9 @@ pub struct BalanceEdit {
     /// Turns, each with the slot that it leads to from now on, and those that it does not any more.
     pub turns: Vec<(u32, u32)>,
     pub no_turns: Vec<(u32, u32)>,
+    /// Slots, each with the connections that it may get from now on, counted anew; and those that have no such limit any more.
+    pub room: Vec<(u32, u32)>,
+    pub no_room: Vec<u32>,
     pub remove: Vec<(u32, DestinationKey)>,
     pub add: Vec<(u32, DestinationKey)>,
     /// The way that clients were led, and the one that they are.
@@ -33,7 +36,11 @@ impl BalanceEdit {
 
     /// Whether it only takes away what nobody is led to.
     pub fn trims(&self) -> bool {
-        self.way.is_none() && self.add.is_empty() && self.backends.is_empty() && self.turns.is_empty()
+        self.way.is_none()
+            && self.add.is_empty()
+            && self.backends.is_empty()
+            && self.turns.is_empty()
+            && self.room.is_empty()
     }
 
     /// Whether there is a slot after it that takes no more clients that were there before.
@@ -65,6 +72,10 @@ impl fmt::Display for BalanceEdit {
         self.backends.iter().try_for_each(|backend| write!(f, " backend {backend}"))?;
         self.no_turns.iter().try_for_each(|(turn, _)| write!(f, " remove turn {}", Number(*turn)))?;
         self.turns.iter().try_for_each(|(turn, slot)| write!(f, " turn {} slot {}", Number(*turn), Number(*slot)))?;
+        self.room.iter().try_for_each(|(slot, most)| match most {
+            &NO_LIMIT => write!(f, " slot {} any number", Number(*slot)),
+            most => write!(f, " slot {} at most {most}", Number(*slot)),
+        })?;
         self.remove.iter().try_for_each(|(slot, _)| write!(f, " remove slot {}", Number(*slot)))?;
         self.add.iter().try_for_each(|(slot, backend)| write!(f, " slot {} {backend}", Number(*slot)))?;
         match self.way {
@@ -95,6 +106,9 @@ impl Difference<'_> {
                 // Who takes no more clients gets none that were there before, at once. Other turns that nobody has any more stay.
                 let at_once = |turn: u32| turn & LASTING != 0 || wanted.turns.contains_key(&turn);
                 edit.no_turns = differing(&seen.turns, &wanted.turns).filter(|(turn, _)| at_once(*turn)).collect();
+                edit.room = differing(&wanted.room, &seen.room).collect();
+                edit.no_room =
+                    edit.room.iter().map(|(slot, _)| *slot).filter(|slot| seen.room.contains_key(slot)).collect();
             }
             if !edit.is_empty() {
                 steps.push(Step::EditBalance { key: *key, edit });
@@ -117,6 +131,7 @@ impl Difference<'_> {
             let edit = BalanceEdit {
                 no_turns: differing(&seen.turns, &wanted.turns).filter(|(turn, _)| is_surplus(*turn)).collect(),
                 remove: surplus.map(|(slot, place)| (*slot, *place)).collect(),
+                no_room: seen.room.keys().filter(|slot| !wanted.room.contains_key(slot)).copied().collect(),
                 way: (seen.way.is_some() && wanted.way.is_none()).then_some((seen.way, None)),
                 ..BalanceEdit::default()
             };

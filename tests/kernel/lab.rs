@@ -53,6 +53,7 @@ mod program;
 mod state;
 mod stream;
 mod tools;
+mod watchdog;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -116,6 +117,7 @@ impl Lab {
         let prefix = format!("m{}-{}-", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(format!("meshd-lab-{prefix}"));
         std::fs::create_dir_all(&directory).expect("cannot make the lab's directory");
+        watchdog::watch(&prefix);
         Lab {
             node: Place::new(format!("{prefix}node")),
             client: Place::new(format!("{prefix}client")),
@@ -287,6 +289,7 @@ impl Drop for Lab {
         batch(None, &names.map(|name| format!("netns del {name}\n")).collect::<String>());
         // The log of a failed test was printed already.
         let _ = std::fs::remove_dir_all(&self.directory);
+        watchdog::forget(&self.prefix);
         if let (false, Some(cleanup)) = (failed, cleanup) {
             let log = String::from_utf8_lossy(&cleanup.stderr);
             assert!(cleanup.status.success() && left.is_empty(), "--cleanup left {left:?}\n{log}");

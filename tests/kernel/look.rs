@@ -1,6 +1,6 @@
 //! What an operator sees: links, addresses, kernel parameters, timeouts, by the usual programs.
 
-use crate::lab::{BACKENDS, Lab, Place, Tcp, Udp, batch, by_nftables, eventually, value_of};
+use crate::lab::{BACKENDS, BACKENDS4, Lab, Place, Tcp, Udp, batch, by_nftables, eventually, value_of};
 use meshd::kernel::ipvs::{Ipvs, listing};
 use serde_json::Value;
 
@@ -196,6 +196,14 @@ fn kernel_parameters_and_timeouts_are_set_where_they_belong() {
         assert_eq!(place.run(&format!("sysctl -n {parameter}")).trim(), value, "{parameter} in {}", place.name);
     }
 
+    // Where it is loaded, as by Docker.
+    if std::path::Path::new("/proc/sys/net/bridge").exists() {
+        for of in ["iptables", "ip6tables", "arptables"] {
+            assert_eq!(lab.overlay().run(&format!("sysctl -n net.bridge.bridge-nf-call-{of}")).trim(), "0");
+        }
+        assert_eq!(node.run("sysctl -n net.bridge.bridge-nf-call-iptables").trim(), "1");
+    }
+
     let timeouts = || {
         if !by_nftables() {
             return sandbox.run("ipvsadm -L --timeout").trim().to_owned();
@@ -208,4 +216,33 @@ fn kernel_parameters_and_timeouts_are_set_where_they_belong() {
     let shorter = lab.config().set("ipvs", "tcp", "600").set("ipvs", "tcp_fin", "30").set("ipvs", "udp", "60");
     meshd.reload(&shorter.service(&service));
     assert_eq!(timeouts(), "Timeout (tcp tcpfin udp): 600 30 60");
+}
+
+/// While it makes a large change it does not listen; then it does again, and looks at what others may have done meanwhile.
+#[test]
+fn after_a_large_change_it_hears_of_others_again() {
+    let Some(lab) = Lab::new() else { return };
+    let _kafka = lab.kafka(&[Tcp]);
+    let service = |ports: u16| {
+        let ports: Vec<String> =
+            (0..ports).map(|port| format!("{{ published = {}, target = 9092 }}", 20000 + port)).collect();
+        lab.config().service(&format!("name = 'kafka'\nport = [{}]{BACKENDS4}", ports.join(", ")))
+    };
+    let mut meshd = lab.start(&service(1));
+    // The kernel's own list of sockets: netfilter's (12) that hear of nftables (group 7).
+    let hears = |place: &Place| {
+        let sockets = place.run("cat /proc/net/netlink");
+        sockets.lines().any(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.get(1) == Some(&"12") && words.get(3) == Some(&"00000040")
+        })
+    };
+    let places = [&lab.node, &lab.sandbox()];
+    eventually("it listens", || places.iter().all(|place| hears(place)));
+    meshd.reload(&service(1200));
+    assert!(places.iter().all(|place| hears(place)));
+    lab.client.ask(Tcp, "192.168.50.1:21199");
+    lab.sandbox().run("nft flush map inet meshd marks");
+    eventually("it is mended", || lab.client.try_ask(Tcp, "192.168.50.1:20000").is_ok());
+    assert!(places.iter().all(|place| hears(place)));
 }

@@ -47,6 +47,7 @@ mod second;
 mod segments;
 mod slots;
 mod spread;
+mod switch;
 mod takeover;
 mod upgrade;
 mod usage;

@@ -278,8 +278,11 @@ impl World<'_> {
                 } else {
                     line.to_owned()
                 };
-                // It may be gone by the damage before.
-                place(self.lab).try_run(&line.replace("SANDBOX", &self.lab.sandbox().name));
+                // What it is done to, or where, may be gone by the damage before.
+                let place = place(self.lab);
+                if place.exists() {
+                    place.try_run(&line.replace("SANDBOX", &self.lab.sandbox().name));
+                }
                 self.damaged = true;
             }
             Operation::Fall(number) | Operation::Rise(number) => {

@@ -39,6 +39,7 @@ pub fn node() -> Mesh {
         peers: Vec::new(),
         services: Vec::new(),
         out: Default::default(),
+        full: Default::default(),
         resting: Default::default(),
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use meshd::dataplane;
-use meshd::mesh::{ClientAddress, Dataplane, Mesh, Scheduling};
+use meshd::mesh::{ClientAddress, Dataplane, Mesh, Scheduling, Thresholds};
 use meshd::objects::{Objects, Opening, Scheduler, Surroundings};
 use meshd::plan::diff;
 
@@ -45,7 +45,12 @@ fn host() -> Surroundings {
 #[track_caller]
 fn check(name: &str, before: Option<&Mesh>, after: Option<&Mesh>) {
     let lower = |mesh: Option<&Mesh>| mesh.map_or_else(Objects::default, |mesh| dataplane::objects(mesh, &host()));
-    check_file(name, &diff(&lower(before), &lower(after)).to_string());
+    let (seen, mut wanted) = (lower(before), lower(after));
+    if let Some(after) = after {
+        let staying = dataplane::outgoing(after, &seen, &wanted);
+        dataplane::keep(after, &seen, &staying, &mut wanted);
+    }
+    check_file(name, &diff(&seen, &wanted).to_string());
 }
 
 fn kafka() -> Mesh {
@@ -143,7 +148,16 @@ fn nftables_balances_by_slots() {
     let remembering = changed(before.clone(), again);
     check("nftables-persistence", Some(&before), Some(&remembering));
     check("nftables-persistence-one-backend-less", Some(&remembering), Some(&changed(remembering.clone(), fewer)));
+    let cap = |mesh: &mut Mesh| {
+        let port = &mut Arc::make_mut(&mut mesh.services[0]).ports[0];
+        port.backends[1].thresholds = Thresholds { upper: 100, lower: 80 };
+    };
+    let capped = changed(before.clone(), cap);
+    check("nftables-caps", Some(&before), Some(&capped));
+    let full = |mesh: &mut Mesh| _ = mesh.full.insert((tcp(20229, 20229).mark(), [10, 255, 0, 34].into()));
+    check("nftables-caps-one-is-full", Some(&capped), Some(&changed(capped.clone(), full)));
     check("nftables-in-place-of-ipvs", Some(&kafka()), Some(&by_nftables(kafka())));
+    check("ipvs-in-place-of-nftables", Some(&by_nftables(kafka())), Some(&kafka()));
 }
 
 #[test]

@@ -101,8 +101,8 @@ pub fn surroundings() -> impl Strategy<Value = Surroundings> {
     let kernel = select(vec![(5, 4), (6, 1), (6, 12)]);
     let accept_ra = subsequence(vec!["uplink0".to_owned(), "wlan0".to_owned()], 0..=2);
     let uplinks = subsequence(vec!["lan0".to_owned(), "uplink0".to_owned()], 0..=2);
-    (kernel, select(vec![1500, 9000]), subsequence(drops, 0..=3), accept_ra, uplinks).prop_map(
-        |(kernel, underlay_mtu, drops, ra, uplinks)| {
+    (kernel, select(vec![1500, 9000]), subsequence(drops, 0..=3), accept_ra, uplinks, any::<bool>()).prop_map(
+        |(kernel, underlay_mtu, drops, ra, uplinks, bridge_netfilter)| {
             let opening =
                 |(family, table, chain): (_, &str, &str)| Opening { family, table: table.into(), chain: chain.into() };
             Surroundings {
@@ -111,6 +111,7 @@ pub fn surroundings() -> impl Strategy<Value = Surroundings> {
                 forward_drops: drops.into_iter().map(opening).collect(),
                 accept_ra: ra.into_iter().collect(),
                 uplinks: uplinks.into_iter().collect(),
+                bridge_netfilter,
             }
         },
     )

@@ -213,7 +213,12 @@ impl Related {
         let lower = |mesh: &Option<Mesh>| {
             mesh.as_ref().map_or_else(Objects::default, |mesh| dataplane::objects(mesh, &self.surroundings))
         };
-        (lower(&self.a), lower(&self.b))
+        let (a, mut b) = (lower(&self.a), lower(&self.b));
+        if let Some(mesh) = &self.b {
+            let staying = dataplane::outgoing(mesh, &a, &b);
+            dataplane::keep(mesh, &a, &staying, &mut b);
+        }
+        (a, b)
     }
 }
 
@@ -370,8 +375,9 @@ fn alter(objects: &mut Objects, index: Index, how: u8) {
         8 => one(index, tables.flat_map(|table| table.chains.values_mut()), |chain| {
             chain.base.iter_mut().for_each(|base| base.priority += 1);
         }),
-        16 => one(index, objects.balances.values_mut(), |balance| match index.index(6) {
+        16 => one(index, objects.balances.values_mut(), |balance| match index.index(7) {
             0 => drop(balance.slots.pop_first()),
+            6 => drop(balance.room.pop_first()),
             1 => drop(balance.backends.pop_first()),
             2 => balance.way = None,
             3 => drop(balance.turns.pop_first()),

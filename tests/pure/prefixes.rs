@@ -187,6 +187,28 @@ proptest! {
         });
     }
 
+    /// Another data plane balances: those who have connections by the one before keep them. And once they are over nothing is left of it.
+    #[test]
+    fn connections_of_the_data_plane_before_go_on(related in related()) {
+        let (a, b) = related.objects();
+        let Some(mesh) = &related.b else { return Ok(()) };
+        let bare = dataplane::objects(mesh, &related.surroundings);
+        let staying = dataplane::outgoing(mesh, &a, &bare);
+        on_the_way(&a, &diff(&a, &b), |reached, so_far| {
+            for (key, place) in &staying {
+                let by_ipvs = reached.services.get(key).is_some_and(|service| service.destinations.contains_key(place));
+                let by_nftables = reached.balances.get(key).is_some_and(|balance| balance.backends.contains(place));
+                let stays = if a.services.contains_key(key) { by_ipvs } else { by_nftables };
+                assert!(stays, "{place} of {key} is gone, after{}", listed(so_far));
+            }
+        });
+        let mut reached = b.clone();
+        for step in diff(&b, &bare).steps {
+            fake::apply(&mut reached, &step).unwrap_or_else(|refusal| panic!("`{step}` is refused: {refusal}"));
+        }
+        prop_assert!(diff(&reached, &bare).is_empty());
+    }
+
     /// Who may come neither before nor after does not come in between. (What is left over of a range that is cut anew has
     /// for a moment no list: elements that overlap are exchanged at once, and those of the ports follow.)
     #[test]

@@ -8,8 +8,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use meshd::objects::{
-    Action, Chain, ChainKind, Family, Hook, Key, LASTING, Link, LinkId, LinkKind, MapValue, Mark, Match, Netns,
-    Objects, Opening, PortRange, Protocol, SetElement, VirtualKey,
+    Action, Chain, ChainKind, Family, Hook, IN_ORDER, Key, LASTING, Link, LinkId, LinkKind, MapValue, Mark, Match,
+    Netns, Objects, Opening, PortRange, Protocol, SetElement, VirtualKey,
 };
 
 /// The node's own link and addresses, which are not ours.
@@ -231,9 +231,18 @@ impl<'a> Tracer<'a> {
         let way = balance.way.ok_or("there is no way")?;
         let mut arrivals: Vec<Arrival> = Vec::new();
         let turns = (0..u32::from(way.slots)).map(|turn| match way.persistence {
-            None => Ok(turn),
-            Some(_) => balance.turns.get(&turn).copied().ok_or(format!("turn {turn} leads nowhere")),
+            None if way.tries == 0 => Ok(turn),
+            _ => balance.turns.get(&turn).copied().ok_or(format!("turn {turn} leads nowhere")),
         });
+        // Whom its own turn turns away because it is full finds who has room in order.
+        let in_order = (0..u32::from(way.tries)).map(|order| {
+            balance.turns.get(&(IN_ORDER + order)).ok_or(format!("the turn in order {order} leads nowhere"))
+        });
+        for slot in in_order {
+            let slot = slot?;
+            balance.room.get(slot).ok_or(format!("slot {slot} has no room"))?;
+            balance.slots.get(slot).ok_or(format!("slot {slot} in order is empty"))?;
+        }
         // Who was here before comes again to whoever takes clients.
         let again = balance.turns.iter().filter(|(turn, slot)| turn == slot && **slot & LASTING != 0);
         let again = again.map(|(_, slot)| Ok(*slot)).filter(|_| way.persistence.is_some());
@@ -380,7 +389,12 @@ impl<'a> Tracer<'a> {
             Match::DestinationIn(network) => network.contains(view.destination),
             Match::SourceIn(network) => network.contains(view.source),
             // Only questions are traced.
-            Match::Vxlan { .. } | Match::Answer | Match::Established | Match::ReversePath | Match::Ethernet => false,
+            Match::Vxlan { .. }
+            | Match::Answer
+            | Match::Established
+            | Match::Translated
+            | Match::ReversePath
+            | Match::Ethernet => false,
             Match::Syn => view.protocol == Protocol::Tcp,
             Match::Among { key, set } => self.is_among(*key, set, view),
             Match::NotAmong { key, set } => self.has(*key, view) && !self.is_among(*key, set, view),

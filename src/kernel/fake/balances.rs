@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{Outcome, require};
-use crate::objects::{Balance, MapKind, Netns, Objects, VirtualKey, backends_set, slots_map, turns_map, ways_map};
-use crate::plan::Step;
+use crate::objects::{
+    Balance, MapKind, Netns, Objects, VirtualKey, backends_set, room_set, slots_map, turns_map, ways_map,
+};
+use crate::plan::{BalanceEdit, Step};
 
 pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
     let table = objects.tables.get(&Netns::Sandbox);
@@ -14,9 +16,21 @@ pub(super) fn apply(objects: &mut Objects, step: &Step) -> Outcome {
             let mut balance = objects.balances.get(key).cloned().unwrap_or_default();
             // What only takes away is content if it is gone; else the kernel says ENOENT.
             let particular = !edit.trims() && !edit.closes();
-            require(is_there || !particular, || "there are no maps to balance by".to_owned())?;
+            // Who may have connections is known by a set of its own.
+            let more = BalanceEdit { backends: Vec::new(), ..edit.clone() } != BalanceEdit::default();
+            require(is_there || !particular || !more, || "there are no maps to balance by".to_owned())?;
+            let tracked = table.is_some_and(|table| table.sets.contains_key(backends_set(key.family)));
+            require(tracked || edit.backends.is_empty(), || "there is no set of backends".to_owned())?;
             exchange(&mut balance.slots, &edit.remove, &edit.add, particular, &format!("slot of {key}"))?;
             balance.backends.extend(&edit.backends);
+            for slot in &edit.no_room {
+                let removed = balance.room.remove(slot).is_some();
+                require(removed || !particular, || format!("slot {slot} of {key} has no limit"))?;
+            }
+            for (slot, most) in &edit.room {
+                let held = balance.room.insert(*slot, *most);
+                require(held.is_none(), || format!("slot {slot} of {key} has a limit"))?;
+            }
             exchange(&mut balance.turns, &edit.no_turns, &edit.turns, particular, &format!("turn of {key}"))?;
             if let Some((before, after)) = edit.way {
                 require(balance.way == before || !particular, || format!("{key} is led by {:?}", balance.way))?;
@@ -68,6 +82,8 @@ pub(super) fn lose(objects: &mut Objects, name: &str) {
             balance.backends.clear();
         } else if name == turns_map(*family) {
             balance.turns.clear();
+        } else if name == room_set(*family) {
+            balance.room.clear();
         } else {
             balance.slots.retain(|_, place| name != slots_map(*family, place.port == 0));
         }

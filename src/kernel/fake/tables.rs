@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{Outcome, Refusal, balances, exists, require};
 use crate::objects::{
-    Action, Chain, Family, Map, MapKind, MapValue, Match, Netns, Objects, PortRange, Set, Table, clients_map,
-    turns_map, ways_map,
+    Action, Chain, Family, Map, MapKind, MapValue, Match, Netns, Objects, PortRange, Set, Table, clients_map, full_set,
+    room_set, turns_map, ways_map,
 };
 use crate::plan::{SetEdit, Step};
 
@@ -108,11 +108,18 @@ fn table(objects: &mut Objects, netns: Netns) -> Result<&mut Table, Refusal> {
     objects.tables.get_mut(&netns).ok_or_else(|| Refusal(format!("there is no table in {netns}")))
 }
 
-fn asks(chain: &Chain) -> impl Iterator<Item = &String> {
-    chain.rules.iter().flat_map(|rule| &rule.matches).filter_map(|matched| match matched {
-        Match::Among { set, .. } | Match::NotAmong { set, .. } => Some(set),
+fn asks(chain: &Chain) -> impl Iterator<Item = &str> {
+    let matched = chain.rules.iter().flat_map(|rule| &rule.matches).filter_map(|matched| match matched {
+        Match::Among { set, .. } | Match::NotAmong { set, .. } => Some(set.as_str()),
         _ => None,
-    })
+    });
+    let room = chain.rules.iter().flat_map(|rule| match &rule.action {
+        Action::SpreadLasting(way) | Action::SpreadChosen(way) if way.tries > 0 => vec![room_set(way.family)],
+        Action::SpreadNext(way, _) => vec![full_set(way.family), room_set(way.family)],
+        Action::NoteFull(family) => vec![full_set(*family)],
+        _ => Vec::new(),
+    });
+    matched.chain(room)
 }
 
 fn looks_up(chain: &Chain) -> impl Iterator<Item = &str> {
@@ -121,8 +128,9 @@ fn looks_up(chain: &Chain) -> impl Iterator<Item = &str> {
         Action::DnatFrom { map, .. } | Action::LearnMark { map } => vec![map.as_str()],
         Action::GoByMark(family) => vec![ways_map(*family)],
         Action::Spread(way) | Action::SpreadChosen(way) => vec![way.map()],
-        Action::SpreadAgain(way) | Action::SpreadAndRemember(way) => {
-            vec![clients_map(way.family), turns_map(way.family), way.map()]
+        Action::SpreadAgain(way) | Action::SpreadLasting(way) | Action::SpreadNext(way, _) => {
+            let clients = way.persistence.map(|_| clients_map(way.family));
+            clients.into_iter().chain([turns_map(way.family), way.map()]).collect()
         }
         _ => Vec::new(),
     })

@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::expr::{DATA_VALUE, DATA_VERDICT, Expr, VERDICT_CHAIN, VERDICT_CODE, VERDICT_GOTO};
-use super::map::{ELEM_DATA, ELEM_EXPIRATION, ELEM_EXPR, ELEM_KEY, ELEMENTS, ELEMENTS_SET, ELEMENTS_TABLE, LIST_ELEM};
+use super::map::{
+    ELEM_DATA, ELEM_EXPIRATION, ELEM_EXPR, ELEM_KEY, ELEM_KEY_END, ELEMENTS, ELEMENTS_SET, ELEMENTS_TABLE, LIST_ELEM,
+};
 use super::read::elements;
 use super::{DELSETELEM, INET, NEWSETELEM, header, read, request};
 use crate::kernel::attribute::{Writer, attributes, be16_of, be64_of, find, ip_of, octets, string_of};
 use crate::kernel::replies::Readers;
 use crate::kernel::socket::{Error, NLM_F_CREATE, Request, Socket};
 use crate::objects::{
-    Balance, DestinationKey, Family, LASTING, Mark, Pick, TABLE, Table, VirtualKey, Way, backends_set, clients_map,
-    slots_map, turns_map, ways_map,
+    Balance, DestinationKey, Family, IN_ORDER, LASTING, Mark, NO_LIMIT, Pick, TABLE, Table, VirtualKey, Way,
+    backends_set, clients_map, full_set, room_set, slots_map, turns_map, ways_map,
 };
 use crate::plan::Step;
 
@@ -30,6 +32,8 @@ enum Data {
     None,
     Bytes(Vec<u8>),
     Goto(String),
+    /// So many connections, of an element that is a range of one.
+    Room(u32),
 }
 
 type Elements = BTreeMap<&'static str, Vec<(Vec<u8>, Data)>>;
@@ -54,6 +58,10 @@ pub(super) fn requests(steps: &[&Step], out: &mut Vec<Request>) {
                 for place in &edit.backends {
                     put(&mut come, backends_set(*family), (backend_key(*mark, place), Data::None));
                 }
+                // Of what goes its number is nothing to the kernel.
+                let room = |(slot, most): &(u32, u32)| (slot_key(*mark, *slot), Data::Room(*most));
+                edit.no_room.iter().for_each(|slot| put(&mut gone, room_set(*family), room(&(*slot, 0))));
+                edit.room.iter().for_each(|of| put(&mut come, room_set(*family), room(of)));
                 let turn = |turn: &(u32, u32)| (slot_key(*mark, turn.0), Data::Bytes(turn.1.to_ne_bytes().into()));
                 edit.no_turns.iter().for_each(|of| put(&mut gone, turns_map(*family), turn(of)));
                 edit.turns.iter().for_each(|of| put(&mut come, turns_map(*family), turn(of)));
@@ -110,6 +118,14 @@ fn write_elements(body: &mut Writer, name: &str, elements: &[(Vec<u8>, Data)]) {
                 element.nested(ELEM_KEY, |inner| inner.bytes(DATA_VALUE, key));
                 match data {
                     Data::None => {}
+                    Data::Room(most) => {
+                        element.nested(ELEM_KEY_END, |inner| inner.bytes(DATA_VALUE, key));
+                        // What need not be counted costs nothing.
+                        if *most != NO_LIMIT {
+                            element
+                                .nested(ELEM_EXPR, |limit| Expr::ConnectionLimit { count: *most }.write_alone(limit));
+                        }
+                    }
                     Data::Bytes(bytes) => element.nested(ELEM_DATA, |inner| inner.bytes(DATA_VALUE, bytes)),
                     Data::Goto(chain) => element.nested(ELEM_DATA, |inner| {
                         inner.nested(DATA_VERDICT, |verdict| {
@@ -146,6 +162,11 @@ pub(super) fn read(socket: &mut Socket, table: &Table) -> Result<BTreeMap<Virtua
                 balances.entry(key(mark)).or_default().turns.insert(turn, slot);
             }
         }
+        if table.sets.contains_key(room_set(family)) {
+            for (mark, slot, most) in elements(socket, room_set(family), read_room)? {
+                balances.entry(key(mark)).or_default().room.insert(slot, most);
+            }
+        }
         if table.sets.contains_key(backends_set(family)) {
             for (mark, place) in elements(socket, backends_set(family), read_backends)? {
                 balances.entry(key(mark)).or_default().backends.insert(place);
@@ -167,7 +188,10 @@ pub(super) fn forget_strays(socket: &mut Socket, most: Duration) -> Result<bool,
         };
         let taking: BTreeSet<(Mark, u32)> =
             turns.into_iter().filter(|(_, turn, slot)| turn == slot).map(|(mark, _, slot)| (mark, slot)).collect();
-        let clients = elements(socket, clients_map(family), read_clients)?;
+        let clients = match elements(socket, clients_map(family), read_clients) {
+            Err(error) if error.is(Errno::ENOENT) => continue,
+            clients => clients?,
+        };
         let strays = clients.into_iter().filter(|client| !taking.contains(&(client.mark, client.slot)));
         let keys: Vec<(Vec<u8>, Data)> =
             strays.filter(|client| client.left > FADING).map(|client| (client.key, Data::None)).collect();
@@ -195,13 +219,14 @@ pub(super) fn counted(socket: &mut Socket) -> Result<BTreeMap<VirtualKey, BTreeM
             Err(error) if error.is(Errno::ENOENT) => Vec::new(),
             found => found?,
         };
-        for (mark, _, slot) in found.into_iter().filter(|(_, turn, _)| turn & LASTING == 0) {
+        for (mark, _, slot) in found.into_iter().filter(|(_, turn, _)| *turn < IN_ORDER) {
             *turns.entry((mark, slot)).or_default() += 1;
         }
         for keeps_port in [false, true] {
             for ((mark, slot, place), connections) in elements(socket, slots_map(family, keeps_port), read_counted)? {
                 let of = counted.entry(VirtualKey { mark, family }).or_default().entry(place).or_default();
-                of.slots += if slot & LASTING == 0 { 1 } else { turns.get(&(mark, slot)).copied().unwrap_or(0) };
+                // Who is full has no turns, and takes clients again.
+                of.slots += if slot & LASTING == 0 { 1 } else { turns.get(&(mark, slot)).copied().unwrap_or(1) };
                 of.connections = of.connections.saturating_add(connections);
             }
         }
@@ -221,7 +246,8 @@ pub struct Slotted {
 }
 
 /// A way that is none of ours: it has no slots.
-const ASTRAY: Way = Way { family: Family::V4, pick: Pick::Source, slots: 0, keeps_port: false, persistence: None };
+const ASTRAY: Way =
+    Way { family: Family::V4, pick: Pick::Source, slots: 0, keeps_port: false, persistence: None, tries: 0 };
 
 /// Keys, with what they map to, and what else is said of them.
 fn listed(body: &[u8]) -> impl Iterator<Item = (&[u8], Option<&[u8]>, &[u8])> {
@@ -281,6 +307,53 @@ fn read_turns(body: &[u8]) -> Vec<(Mark, u32, u32)> {
     listed(body).filter_map(|(key, data, _)| turn(key, data?)).collect()
 }
 
+/// How many connections each slot of a mark may get. (What has no limit lets in all.)
+fn read_room(body: &[u8]) -> Vec<(Mark, u32, u32)> {
+    let room = |key, element| {
+        let (mark, slot) = read_mark(key)?;
+        let most = find(element, ELEM_EXPR).and_then(Expr::limit_of).unwrap_or(NO_LIMIT);
+        Some((mark, u32::from_ne_bytes(slot.try_into().ok()?), most))
+    };
+    listed(body).filter_map(|(key, _, element)| room(key, element)).collect()
+}
+
+/// Slots that had no room for someone, since this was asked last.
+pub(super) fn full(socket: &mut Socket) -> Result<BTreeSet<(VirtualKey, u32)>, Error> {
+    let mut full = BTreeSet::new();
+    for family in Family::ALL {
+        let found = match elements(socket, full_set(family), read_room) {
+            Err(error) if error.is(Errno::ENOENT) => continue,
+            found => found?,
+        };
+        for chunk in found.chunks(ELEMENTS_PER_MESSAGE) {
+            let keys: Vec<_> = chunk.iter().map(|(mark, slot, _)| (slot_key(*mark, *slot), Data::None)).collect();
+            let mut body = header(INET);
+            write_elements(&mut body, full_set(family), &keys);
+            match super::transact(socket, &[request(DELSETELEM, 0, body)]).map_err(super::first_of) {
+                // One of them went by itself, and kept the others: they are told of once more.
+                Err(error) if error.is(Errno::ENOENT) => {}
+                outcome => outcome?,
+            }
+        }
+        full.extend(found.into_iter().map(|(mark, slot, _)| (VirtualKey { mark, family }, slot)));
+    }
+    Ok(full)
+}
+
+/// How many connections slots may get, as the kernel has it.
+pub(super) fn rooms(socket: &mut Socket) -> Result<BTreeMap<(VirtualKey, u32), u32>, Error> {
+    let mut rooms = BTreeMap::new();
+    for family in Family::ALL {
+        match elements(socket, room_set(family), read_room) {
+            Err(error) if error.is(Errno::ENOENT) => {}
+            found => {
+                rooms.extend(found?.into_iter().map(|(mark, slot, most)| ((VirtualKey { mark, family }, slot), most)))
+            }
+        }
+    }
+    Ok(rooms)
+}
+
 /// A client that is remembered.
 struct Client {
     mark: Mark,
@@ -326,6 +399,7 @@ pub(super) const READERS: Readers = &[
     |message| drop(read_backends(read::body(message))),
     |message| drop(read_turns(read::body(message))),
     |message| drop(read_clients(read::body(message))),
+    |message| drop(read_room(read::body(message))),
 ];
 
 /// Backends of ports, each with what is to be deleted of it.
@@ -359,7 +433,7 @@ mod tests {
             for (address, port) in places {
                 let family = Family::of(&address);
                 let place = DestinationKey { address, port };
-                let way = Way { family, pick: Pick::Turn(7), slots: 3, keeps_port: port == 0, persistence: None };
+                let way = Way { family, pick: Pick::Turn(7), slots: 3, keeps_port: port == 0, persistence: None, tries: 0 };
                 let edit = BalanceEdit {
                     backends: vec![place],
                     add: vec![(2, place)],

@@ -27,6 +27,7 @@ pub const META_IIFTYPE: u32 = 8;
 
 pub const CT_STATE: u32 = 0;
 pub const CT_DIRECTION: u32 = 1;
+pub const CT_STATUS: u32 = 2;
 pub const CT_MARK: u32 = 3;
 
 pub const LINK_HEADER: u32 = 0;
@@ -128,6 +129,8 @@ pub enum Expr {
         to: u32,
         modulus: u32,
         random: bool,
+        /// The first of them.
+        offset: u32,
     },
     /// Jenkins' hash of so many bytes, below `modulus`.
     Hash {
@@ -156,9 +159,14 @@ pub enum Expr {
     Remember {
         map: String,
         key: u32,
-        data: u32,
+        /// `None`: a set's.
+        data: Option<u32>,
         milliseconds: u64,
         longer: bool,
+    },
+    /// Counts the connection with those that were here and are still there, and goes on if they are no more than that.
+    ConnectionLimit {
+        count: u32,
     },
     /// To two bytes in network byte order. The kernel lowers it and never raises it.
     SetSegmentSize {
@@ -204,6 +212,7 @@ impl Expr {
             Expr::SetSegmentSize { .. } => "exthdr",
             Expr::FlowAdd { .. } => "flow_offload",
             Expr::Remember { .. } => "dynset",
+            Expr::ConnectionLimit { .. } => "connlimit",
             Expr::Other(name) => name,
         }
     }
@@ -271,10 +280,13 @@ impl Expr {
                 data.be32(3, *address);
                 port.iter().for_each(|port| data.be32(5, *port));
             }
-            Expr::Number { to, modulus, random } => {
+            Expr::Number { to, modulus, random, offset } => {
                 data.be32(1, *to);
                 data.be32(2, *modulus);
                 data.be32(3, if *random { NUMGEN_RANDOM } else { NUMGEN_INCREMENTAL });
+                if *offset > 0 {
+                    data.be32(4, *offset);
+                }
             }
             Expr::Hash { from, length, to, modulus, seed } => {
                 data.be32(1, *from);
@@ -291,8 +303,12 @@ impl Expr {
                 data.string(1, map);
                 data.be32(3, if *longer { DYNSET_UPDATE } else { DYNSET_ADD });
                 data.be32(4, *key);
-                data.be32(5, *what);
+                what.iter().for_each(|what| data.be32(5, *what));
                 data.be64(6, *milliseconds);
+            }
+            Expr::ConnectionLimit { count } => {
+                data.be32(1, *count);
+                data.be32(2, 0);
             }
             Expr::SetSegmentSize { from } => {
                 data.u8(2, SEGMENT_SIZE);
@@ -320,6 +336,14 @@ impl Expr {
         let counts = attributes(list).filter_map(|(_, element)| Expr::packets_of(element));
         // Two counters may say together what no number can.
         counts.fold(0, u64::saturating_add)
+    }
+
+    /// How many connections an element's limit lets in; `None`: it has none.
+    pub fn limit_of(element: &[u8]) -> Option<u32> {
+        match Expr::read(element) {
+            Expr::ConnectionLimit { count } => Some(count),
+            _ => None,
+        }
     }
 
     /// Packets that a counter has; `None`: it is something else.
@@ -405,9 +429,9 @@ impl Expr {
                     NUMGEN_RANDOM => true,
                     _ => return None,
                 };
-                let plain = number(4).unwrap_or(0) == 0;
-                plain.then_some(Expr::Number { to: number(1)?, modulus: number(2)?, random })
+                Some(Expr::Number { to: number(1)?, modulus: number(2)?, random, offset: number(4).unwrap_or(0) })
             }
+            "connlimit" => (number(2).unwrap_or(0) == 0).then_some(Expr::ConnectionLimit { count: number(1)? }),
             "hash" => {
                 // No offset, and Jenkins'.
                 let plain = number(6).unwrap_or(0) == 0 && number(7).unwrap_or(0) == 0;
@@ -427,7 +451,7 @@ impl Expr {
                 let map = find(data, 1).and_then(string_of)?;
                 // Nothing counts in an element, and no flags.
                 let plain = find(data, 7).is_none() && number(9).unwrap_or(0) == 0;
-                plain.then_some(Expr::Remember { map, key: number(4)?, data: number(5)?, milliseconds, longer })
+                plain.then_some(Expr::Remember { map, key: number(4)?, data: number(5), milliseconds, longer })
             }
             "exthdr" => {
                 let option = (find(data, 2)?, number(3)?, number(4)?, number(6)?);

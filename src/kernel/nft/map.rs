@@ -15,7 +15,7 @@ pub(super) const SET_DESC: u16 = 9;
 pub(super) const SET_ID: u16 = 10;
 pub(super) const SET_USERDATA: u16 = 13;
 const SET_EXPR: u16 = 17;
-const DESC_SIZE: u16 = 1;
+pub(super) const DESC_SIZE: u16 = 1;
 pub(super) const DESC_CONCAT: u16 = 2;
 pub(super) const FIELD_LEN: u16 = 1;
 pub(super) const LIST_ELEM: u16 = 1;
@@ -23,8 +23,8 @@ pub(super) const LIST_ELEM: u16 = 1;
 pub(super) const FLAG_INTERVAL: u32 = 0x4;
 pub(super) const FLAG_MAP: u32 = 0x8;
 /// Elements end with their time, and rules add them.
-const FLAG_TIMEOUT: u32 = 0x10;
-const FLAG_EVAL: u32 = 0x20;
+pub(super) const FLAG_TIMEOUT: u32 = 0x10;
+pub(super) const FLAG_EVAL: u32 = 0x20;
 pub(super) const FLAG_CONCAT: u32 = 0x80;
 
 pub(super) const ELEM_KEY: u16 = 1;

@@ -11,7 +11,7 @@ use super::{
 use crate::kernel::attribute::{be32_of, find, string_of};
 use crate::kernel::replies::Readers;
 use crate::kernel::socket::{Error, Socket};
-use crate::objects::{Base, Chain, ChainKind, Rule, Set, SetKind, TABLE, Table, Way};
+use crate::objects::{Base, Chain, ChainKind, Rule, Set, TABLE, Table, Way};
 
 const GETTABLE: u16 = 1;
 /// The table is there and does nothing (nft(8), `flags dormant`).
@@ -100,8 +100,7 @@ fn sets(socket: &mut Socket) -> Result<Vec<(String, Set)>, Error> {
     let mut list = header(INET);
     list.string(SET_TABLE, TABLE);
     let mut found = socket.dump(&request(GETSET, 0, list), |_, message| super::set::read(body(message)))?;
-    // Backends are balances'.
-    for (name, set) in found.iter_mut().filter(|(_, set)| !matches!(set.kind, SetKind::Backends(_))) {
+    for (name, set) in found.iter_mut().filter(|(_, set)| !set.kind.is_of_balances()) {
         set.elements = elements(socket, name, |body| super::set::read_elements(body, set.kind))?.into_iter().collect();
     }
     Ok(found)

@@ -5,14 +5,14 @@ use std::fmt::Write;
 use ipnetwork::IpNetwork;
 
 use super::expr::{
-    CT_DIRECTION, CT_MARK, CT_STATE, Expr, META_IIFNAME, META_IIFTYPE, META_L4PROTO, META_MARK, META_NFPROTO,
-    META_OIFNAME, NETWORK_HEADER, REG_1, REG_2, REG_3, REG_VERDICT, REG32_01, REG32_02, REG32_05, TRANSPORT_HEADER,
-    VERDICT_ACCEPT, VERDICT_DROP, VERDICT_RETURN,
+    CT_DIRECTION, CT_MARK, CT_STATE, CT_STATUS, Expr, META_IIFNAME, META_IIFTYPE, META_L4PROTO, META_MARK,
+    META_NFPROTO, META_OIFNAME, NETWORK_HEADER, REG_1, REG_2, REG_3, REG_VERDICT, REG32_01, REG32_02, REG32_05,
+    TRANSPORT_HEADER, VERDICT_ACCEPT, VERDICT_DROP, VERDICT_RETURN,
 };
 use crate::kernel::attribute::{ip_of, octets};
 use crate::objects::{
-    Action, FLOWS, Family, HASH_SEED, Key, Match, Persistence, Pick, Rule, Way, clients_map, slots_map, turns_map,
-    ways_map,
+    Action, FLOWS, FULL_FOR, Family, HASH_SEED, IN_ORDER, Key, Match, Persistence, Pick, Rule, Way, clients_map,
+    full_set, room_set, slots_map, turns_map, ways_map,
 };
 
 /// The kernel's RTN_LOCAL.
@@ -26,6 +26,8 @@ const MOST_PARTS: usize = 6;
 pub const REPLY: u8 = 1;
 /// Bit of a packet's state that says so (NF_CT_STATE_BIT of IP_CT_ESTABLISHED).
 const ESTABLISHED: u32 = 1 << 1;
+/// Bit of a connection's status that says so (IPS_DST_NAT).
+const DST_NAT: u32 = 1 << 5;
 /// ARPHRD_ETHER.
 const ETHERNET: u16 = 1;
 const TCP: u8 = 6;
@@ -108,6 +110,11 @@ fn compile_match(matched: &Match) -> Vec<Expr> {
             compare(false, 0u32.to_ne_bytes()),
         ],
         Match::Marked => vec![load(META_MARK), compare(false, 0u32.to_ne_bytes())],
+        Match::Translated => vec![
+            Expr::Connection { key: CT_STATUS, to: REG_1 },
+            Expr::Mask { register: REG_1, mask: DST_NAT.to_ne_bytes().to_vec() },
+            compare(false, 0u32.to_ne_bytes()),
+        ],
         Match::Syn => vec![
             load(META_L4PROTO),
             compare(true, [TCP]),
@@ -232,15 +239,25 @@ fn compile_action(action: &Action) -> Vec<Expr> {
             out.extend(to_chosen(way));
             out
         }
-        Action::SpreadAndRemember(way) => {
+        Action::SpreadLasting(way) => {
             let mut out = vec![connection_mark()];
             out.extend(compile_number(way));
-            out.extend(learn(turns_map(way.family)));
-            out.extend(compile_remember(way, false));
+            out.extend(to_slot(way));
+            out
+        }
+        Action::SpreadNext(way, order) => {
+            let mut out = note_full(way.family);
+            let offset = IN_ORDER + u32::from(*order);
+            out.extend([connection_mark(), Expr::Number { to: REG32_01, modulus: 1, random: false, offset }]);
+            out.extend(to_slot(way));
+            out
+        }
+        Action::NoteFull(family) => note_full(*family),
+        Action::SpreadChosen(way) => {
+            let mut out = compile_room(way);
             out.extend(to_chosen(way));
             out
         }
-        Action::SpreadChosen(way) => to_chosen(way).collect(),
         Action::Untracked => vec![Expr::Notrack, Expr::Verdict(VERDICT_ACCEPT)],
         Action::UntrackedMarkFrom { map } => {
             let mut out = look_up(map).to_vec();
@@ -272,7 +289,7 @@ fn compile_number(way: &Way) -> Vec<Expr> {
     let source = Expr::Payload { base: NETWORK_HEADER, offset, length, to: REG_2 };
     match way.pick {
         Pick::Turn(_) | Pick::Random => {
-            vec![Expr::Number { to: REG32_01, modulus, random: way.pick == Pick::Random }]
+            vec![Expr::Number { to: REG32_01, modulus, random: way.pick == Pick::Random, offset: 0 }]
         }
         Pick::Source => vec![source, hash(length)],
         Pick::SourceAndPort => {
@@ -329,24 +346,57 @@ fn compile_remember(way: &Way, longer: bool) -> Vec<Expr> {
     let mut out = compile_client(way);
     // Behind a mark and an address of either family.
     out.push(Expr::Meta { key: META_MARK, to: REG32_05 });
-    out.push(Expr::Remember { map, key: REG_1, data: REG32_05, milliseconds, longer });
+    out.push(Expr::Remember { map, key: REG_1, data: Some(REG32_05), milliseconds, longer });
     out
+}
+
+/// From a turn to its slot, and to the backend there, if it has room; who comes is remembered, where that is wanted.
+fn to_slot(way: &Way) -> Vec<Expr> {
+    let mut out = learn(turns_map(way.family)).to_vec();
+    out.extend(compile_room(way));
+    if way.persistence.is_some() {
+        out.extend(compile_remember(way, false));
+    }
+    out.extend(to_chosen(way));
+    out
+}
+
+/// `ct mark . meta mark @room`, where there are caps.
+fn compile_room(way: &Way) -> Vec<Expr> {
+    if way.tries == 0 {
+        return Vec::new();
+    }
+    let room = Expr::Member { set: room_set(way.family).to_owned(), from: REG_1, inverted: false };
+    chosen().into_iter().chain([room]).collect()
+}
+
+/// `add @full { ct mark . meta mark … }`.
+fn note_full(family: Family) -> Vec<Expr> {
+    let (map, milliseconds) = (full_set(family).to_owned(), u64::from(FULL_FOR) * 1000);
+    let note = Expr::Remember { map, key: REG_1, data: None, milliseconds, longer: false };
+    chosen().into_iter().chain([note]).collect()
 }
 
 /// What such expressions do with which way, known by being what we would compile it to. Who takes turns is not among them.
 fn raise_spread(expressions: &[Expr]) -> Option<Action> {
+    if let Some(family) = Family::ALL.into_iter().find(|family| note_full(*family) == expressions) {
+        return Some(Action::NoteFull(family));
+    }
     let (mut map, mut modulus, mut milliseconds, mut prefix) = (None, 1, None, None);
+    let (mut tries, mut order) = (0, 0);
     // The last look-up is the slots'.
     for expression in expressions {
         match expression {
             Expr::Lookup { map: found, .. } => map = Some(found),
-            Expr::Number { modulus: found, .. } | Expr::Hash { modulus: found, .. } => modulus = *found,
-            Expr::Remember { milliseconds: found, .. } => milliseconds = Some(*found),
+            Expr::Number { modulus: found, offset, .. } => (modulus, order) = (*found, offset.saturating_sub(IN_ORDER)),
+            Expr::Hash { modulus: found, .. } => modulus = *found,
+            Expr::Member { .. } => tries = 1,
+            Expr::Remember { data: Some(_), milliseconds: found, .. } => milliseconds = Some(*found),
             Expr::Mask { mask, .. } => prefix = Some(mask.iter().map(|byte| byte.count_ones()).sum::<u32>()),
             _ => {}
         }
     }
-    let (map, slots) = (map?, u16::try_from(modulus).ok()?);
+    let (map, slots, order) = (map?, u16::try_from(modulus).ok()?, u16::try_from(order).ok()?);
     let timeout = milliseconds.map(|found| u32::try_from(found / 1000)).transpose().ok()?;
     let prefix = prefix.map(u8::try_from).transpose().ok()?;
     let mut ways = Vec::new();
@@ -355,14 +405,14 @@ fn raise_spread(expressions: &[Expr]) -> Option<Action> {
         for keeps_port in [false, true] {
             if slots_map(family, keeps_port) == map {
                 let picks = [Pick::Turn(0), Pick::Random, Pick::Source, Pick::SourceAndPort];
-                ways.extend(picks.map(|pick| Way { family, pick, slots, keeps_port, persistence }));
+                ways.extend(picks.map(|pick| Way { family, pick, slots, keeps_port, persistence, tries }));
             }
         }
     }
     let actions = ways.into_iter().flat_map(|way| {
         let kinds: [fn(Way) -> Action; 4] =
-            [Action::Spread, Action::SpreadAgain, Action::SpreadAndRemember, Action::SpreadChosen];
-        kinds.map(|kind| kind(way))
+            [Action::Spread, Action::SpreadAgain, Action::SpreadLasting, Action::SpreadChosen];
+        kinds.map(|kind| kind(way)).into_iter().chain([Action::SpreadNext(way, order)])
     });
     actions.into_iter().find(|action| compile_action(action) == expressions)
 }
@@ -415,6 +465,7 @@ fn raise_match(expressions: &[Expr]) -> Option<(Match, usize)> {
         },
         [Expr::Connection { key: CT_DIRECTION, .. }, ..] => Match::Answer,
         [Expr::Connection { key: CT_STATE, .. }, ..] => Match::Established,
+        [Expr::Connection { key: CT_STATUS, .. }, ..] => Match::Translated,
         [Expr::ReversePath { .. }, ..] => Match::ReversePath,
         [Expr::AddressType { source: true, .. }, ..] => Match::SourceLocal,
         [Expr::AddressType { source: false, .. }, ..] => Match::DestinationLocal,
@@ -466,6 +517,7 @@ fn raise_action(expressions: &[Expr]) -> Option<Action> {
         [_, _, Expr::Lookup { map, .. }, Expr::SetMark { .. }] => Action::LearnMark { map: map.clone() },
         [.., Expr::Number { .. } | Expr::Hash { .. }, Expr::Lookup { .. }, Expr::Nat { .. }]
         | [Expr::Connection { .. }, .., Expr::Lookup { .. }, Expr::Nat { .. }] => raise_spread(expressions)?,
+        [Expr::Connection { .. }, Expr::Meta { .. }, Expr::Remember { .. }] => raise_spread(expressions)?,
         [Expr::Notrack, _] => Action::Untracked,
         [Expr::Counter, _] => Action::Drop,
         [_, _, Expr::Lookup { map, .. }, Expr::Nat { family, .. }] => {
@@ -535,6 +587,7 @@ mod tests {
             Just(Match::Marked),
             Just(Match::Answer),
             Just(Match::Established),
+            Just(Match::Translated),
             Just(Match::ReversePath),
             Just(Match::Ethernet),
             Just(Match::Syn),
@@ -552,16 +605,17 @@ mod tests {
             slots,
             keeps_port,
             persistence: None,
+            tries: 0,
         })
     }
 
-    /// The actions of a way that remembers clients.
-    fn remembering() -> impl Strategy<Value = Action> {
-        (way(), 1..=u32::MAX / 1000, 1..=128u8, 0..3usize).prop_map(|(way, timeout, prefix, which)| {
-            let prefix = prefix.min(way.family.bits());
-            let persistence = Some(Persistence { timeout, prefix });
-            let chain = crate::objects::Chain::of_way(Way { persistence, ..way });
-            chain.rules[which].action.clone()
+    /// The actions of a way that remembers clients, or whose backends have caps.
+    fn lasting() -> impl Strategy<Value = Action> {
+        let persistence = prop::option::of((1..=u32::MAX / 1000, 1..=128u8));
+        (way(), persistence, 0..=8u8, any::<prop::sample::Index>()).prop_map(|(way, persistence, tries, which)| {
+            let of = |(timeout, prefix): (u32, u8)| Persistence { timeout, prefix: prefix.min(way.family.bits()) };
+            let chain = crate::objects::Chain::of_way(Way { persistence: persistence.map(of), tries, ..way });
+            chain.rules[which.index(chain.rules.len())].action.clone()
         })
     }
 
@@ -571,7 +625,7 @@ mod tests {
             Just(Action::MarkConnection),
             family().prop_map(Action::GoByMark),
             way().prop_map(Action::Spread),
-            remembering(),
+            lasting(),
             Just(Action::Accept),
             Just(Action::Return),
             Just(Action::Drop),

@@ -7,9 +7,9 @@ use ipnetwork::IpNetwork;
 
 use super::expr::DATA_VALUE;
 use super::map::{
-    self, ELEM_KEY, ELEM_KEY_END, ELEMENTS, ELEMENTS_SET, ELEMENTS_TABLE, FLAG_CONCAT, FLAG_INTERVAL, FLAG_MAP,
-    LIST_ELEM, SET_FLAGS, SET_ID, SET_KEY_LEN, SET_KEY_TYPE, SET_USERDATA, TYPE_INET_PROTO, TYPE_INET_SERVICE,
-    TYPE_IPV4, TYPE_IPV6, TYPE_MARK, read_range, write_parts,
+    self, DESC_SIZE, ELEM_KEY, ELEM_KEY_END, ELEMENTS, ELEMENTS_SET, ELEMENTS_TABLE, FLAG_CONCAT, FLAG_EVAL,
+    FLAG_INTERVAL, FLAG_MAP, FLAG_TIMEOUT, LIST_ELEM, SET_DESC, SET_FLAGS, SET_ID, SET_KEY_LEN, SET_KEY_TYPE,
+    SET_USERDATA, TYPE_INET_PROTO, TYPE_INET_SERVICE, TYPE_IPV4, TYPE_IPV6, TYPE_MARK, read_range, write_parts,
 };
 use super::rule::{interface, interface_name};
 use super::{SET_NAME, SET_TABLE};
@@ -29,7 +29,10 @@ const IFNAME: Part = (41, 16);
 
 const MARK: Part = (TYPE_MARK, 4);
 
-const KINDS: [SetKind; 9] = [
+/// Slots that had no room, at the most: no more than have caps.
+const MOST_FULL: u32 = 1 << 16;
+
+const KINDS: [SetKind; 11] = [
     SetKind::Addresses(Family::V4),
     SetKind::Addresses(Family::V6),
     SetKind::Ports,
@@ -39,6 +42,8 @@ const KINDS: [SetKind; 9] = [
     SetKind::Marks,
     SetKind::Backends(Family::V4),
     SetKind::Backends(Family::V6),
+    SetKind::Room,
+    SetKind::Full,
 ];
 
 fn parts(kind: SetKind) -> Vec<Part> {
@@ -49,6 +54,7 @@ fn parts(kind: SetKind) -> Vec<Part> {
         SetKind::Networks(family) => vec![address(family), PROTOCOL, SERVICE],
         SetKind::Links => vec![IFNAME, PROTOCOL, SERVICE],
         SetKind::Marks => vec![MARK],
+        SetKind::Room | SetKind::Full => vec![MARK, MARK],
         SetKind::Backends(family) => vec![MARK, address(family), SERVICE],
     }
 }
@@ -64,6 +70,9 @@ fn flags(kind: SetKind) -> u32 {
     match kind {
         SetKind::Addresses(_) | SetKind::Marks | SetKind::Backends(_) => 0,
         SetKind::Ports | SetKind::Networks(_) | SetKind::Links => FLAG_INTERVAL | FLAG_CONCAT,
+        // Each of its elements is a range of one: in a hash table those that count no connection just now would go (nft_rhash_gc).
+        SetKind::Room => FLAG_INTERVAL | FLAG_CONCAT,
+        SetKind::Full => FLAG_TIMEOUT | FLAG_EVAL,
     }
 }
 
@@ -76,11 +85,14 @@ pub fn write(body: &mut Writer, name: &str, kind: SetKind, id: u32) {
     body.be32(SET_KEY_TYPE, types);
     body.be32(SET_KEY_LEN, length);
     body.be32(SET_ID, id);
-    if flags(kind) != 0 {
+    if flags(kind) & FLAG_CONCAT != 0 {
         write_parts(body, parts(kind).into_iter().map(|(_, length)| length as u32));
     }
     // Tells nft(8) the key's byte order, see `map`.
-    let order: u32 = if matches!(kind, SetKind::Marks | SetKind::Backends(_)) { 1 } else { 2 };
+    let order: u32 = if kind == SetKind::Marks || kind.is_of_balances() { 1 } else { 2 };
+    if kind == SetKind::Full {
+        body.nested(SET_DESC, |desc| desc.be32(DESC_SIZE, MOST_FULL));
+    }
     body.bytes(SET_USERDATA, &[&[0, 4][..], &order.to_ne_bytes()].concat());
 }
 
