@@ -19,7 +19,7 @@ use std::fmt;
 
 pub use balances::BalanceEdit;
 pub use blocked::Blocked;
-pub use maps::take_overs;
+pub use maps::{take_over, take_overs};
 pub use step::{SetEdit, Step};
 
 use crate::objects::{Netns, Objects};

@@ -17,7 +17,7 @@ use crate::kernel::ipvs::connections::Place;
 use crate::kernel::{Kernel, Result};
 use crate::mesh::{Key, Mark, Mesh, Port, Protocol, Thresholds};
 use crate::objects::{Netns, VirtualKey};
-use crate::plan::Step;
+use crate::plan::{self, Step};
 
 /// How often they are counted.
 const EVERY: Duration = Duration::from_secs(1);
@@ -209,19 +209,16 @@ impl Caps {
     /// Datagrams that came when nobody had room are led nowhere as long as connection tracking remembers that: it forgets them once
     /// someone has.
     fn forget_refused(&mut self, kernel: &mut Kernel, mesh: &Mesh) {
+        if self.refused.is_empty() {
+            return;
+        }
         let takes = |port: &Port| {
             let mut serving = mesh.serving_from_here(port).map(|backend| (port.mark(), backend.address));
             serving.any(|key| !mesh.out.contains(&key) && !mesh.resting.contains(&key) && !self.full.contains(&key))
         };
         let due: Vec<&Port> =
             mesh.ports().filter(|port| self.refused.contains(&port.mark())).filter(|port| takes(port)).collect();
-        let forget = |port: &&Port| Step::TakeOver {
-            netns: Netns::Sandbox,
-            protocol: port.published.protocol,
-            first: port.published.first,
-            last: port.published.last,
-        };
-        let steps: Vec<Step> = due.iter().map(forget).collect();
+        let steps: Vec<Step> = due.iter().map(|port| plan::take_over(Netns::Sandbox, &port.published)).collect();
         for error in kernel.apply(&steps).into_iter().filter_map(std::result::Result::err) {
             warn!("flows that were refused stay so for a while: {error}");
         }

@@ -489,8 +489,8 @@ fn remember(how: &str, way: &Way) -> String {
 
 /// Asks for room where there are caps, remembers where clients are, and goes there.
 fn to_slot(way: &Way) -> String {
-    let remember = way.persistence.map(|_| format!(" {}", remember("add", way))).unwrap_or_default();
-    format!(" {}{}{}", room(way), remember.trim_start(), if remember.is_empty() { "" } else { " " }) + &to_chosen(way)
+    let remember = way.persistence.map(|_| remember("add", way) + " ").unwrap_or_default();
+    format!(" {}{remember}{}", room(way), to_chosen(way))
 }
 
 fn room(way: &Way) -> String {

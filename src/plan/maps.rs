@@ -219,7 +219,8 @@ fn is_taken_over(netns: Netns, map: &Map, port: &PortRange, balanced: bool) -> b
     leads && port.protocol == Protocol::Udp
 }
 
-fn take_over(netns: Netns, port: &PortRange) -> Step {
+/// Has connection tracking forget flows to that port which went elsewhere before.
+pub fn take_over(netns: Netns, port: &PortRange) -> Step {
     Step::TakeOver { netns, protocol: port.protocol, first: port.first, last: port.last }
 }
 

@@ -44,7 +44,6 @@ fn connections(lab: &Lab, destination: &str) -> u32 {
 /// How many clients each slot lets in beside those that it does not count, as nft(8) has it.
 fn limits(lab: &Lab, family: &str) -> Vec<u32> {
     let text = lab.sandbox().run(&format!("nft list set inet meshd room{family}"));
-    // The set's own is none of an element.
     let words: Vec<&str> = text.split_whitespace().skip_while(|word| *word != "elements").collect();
     let after = words.windows(3).filter(|three| three[..2] == ["ct", "count"]);
     after.map(|three| three[2].trim_end_matches(',').parse().unwrap_or_else(|_| panic!("{text}"))).collect()

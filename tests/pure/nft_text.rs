@@ -62,7 +62,7 @@ fn text(table: &Table) -> String {
             SetKind::Links => ("ifname . inet_proto . inet_service".to_owned(), "\n\t\tflags interval"),
             SetKind::Marks => ("mark".to_owned(), ""),
             SetKind::Backends(family) => (format!("mark . {} . inet_service", ip(family)), ""),
-            SetKind::Room => ("mark . mark".to_owned(), "\n\t\tflags interval\n\t\tct count 0"),
+            SetKind::Room => ("mark . mark".to_owned(), "\n\t\tflags interval"),
             SetKind::Full => ("mark . mark".to_owned(), "\n\t\tflags dynamic,timeout"),
         };
         writeln!(out, "\tset {name} {{\n\t\ttype {kind}{flags}").unwrap();

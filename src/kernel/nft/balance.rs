@@ -139,6 +139,14 @@ fn write_elements(body: &mut Writer, name: &str, elements: &[(Vec<u8>, Data)]) {
     });
 }
 
+/// None where there is no such map or set: not every table has those that only some ports need.
+fn elements_if_there<T>(socket: &mut Socket, name: &str, read: impl Fn(&[u8]) -> Vec<T>) -> Result<Vec<T>, Error> {
+    match elements(socket, name, read) {
+        Err(error) if error.is(Errno::ENOENT) => Ok(Vec::new()),
+        found => found,
+    }
+}
+
 /// The balances of a table; what is not like ours is left out, and so counts as missing.
 pub(super) fn read(socket: &mut Socket, table: &Table) -> Result<BTreeMap<VirtualKey, Balance>, Error> {
     let mut balances: BTreeMap<VirtualKey, Balance> = BTreeMap::new();
@@ -188,10 +196,7 @@ pub(super) fn forget_strays(socket: &mut Socket, most: Duration) -> Result<bool,
         };
         let taking: BTreeSet<(Mark, u32)> =
             turns.into_iter().filter(|(_, turn, slot)| turn == slot).map(|(mark, _, slot)| (mark, slot)).collect();
-        let clients = match elements(socket, clients_map(family), read_clients) {
-            Err(error) if error.is(Errno::ENOENT) => continue,
-            clients => clients?,
-        };
+        let clients = elements_if_there(socket, clients_map(family), read_clients)?;
         let strays = clients.into_iter().filter(|client| !taking.contains(&(client.mark, client.slot)));
         let keys: Vec<(Vec<u8>, Data)> =
             strays.filter(|client| client.left > FADING).map(|client| (client.key, Data::None)).collect();
@@ -215,10 +220,7 @@ pub(super) fn counted(socket: &mut Socket) -> Result<BTreeMap<VirtualKey, BTreeM
     let mut counted: BTreeMap<VirtualKey, BTreeMap<DestinationKey, Slotted>> = BTreeMap::new();
     for family in Family::ALL {
         let mut turns: BTreeMap<(Mark, u32), u32> = BTreeMap::new();
-        let found = match elements(socket, turns_map(family), read_turns) {
-            Err(error) if error.is(Errno::ENOENT) => Vec::new(),
-            found => found?,
-        };
+        let found = elements_if_there(socket, turns_map(family), read_turns)?;
         for (mark, _, slot) in found.into_iter().filter(|(_, turn, _)| *turn < IN_ORDER) {
             *turns.entry((mark, slot)).or_default() += 1;
         }
@@ -321,10 +323,7 @@ fn read_room(body: &[u8]) -> Vec<(Mark, u32, u32)> {
 pub(super) fn full(socket: &mut Socket) -> Result<BTreeSet<(VirtualKey, u32)>, Error> {
     let mut full = BTreeSet::new();
     for family in Family::ALL {
-        let found = match elements(socket, full_set(family), read_room) {
-            Err(error) if error.is(Errno::ENOENT) => continue,
-            found => found?,
-        };
+        let found = elements_if_there(socket, full_set(family), read_room)?;
         for chunk in found.chunks(ELEMENTS_PER_MESSAGE) {
             let keys: Vec<_> = chunk.iter().map(|(mark, slot, _)| (slot_key(*mark, *slot), Data::None)).collect();
             let mut body = header(INET);
@@ -344,12 +343,8 @@ pub(super) fn full(socket: &mut Socket) -> Result<BTreeSet<(VirtualKey, u32)>, E
 pub(super) fn rooms(socket: &mut Socket) -> Result<BTreeMap<(VirtualKey, u32), u32>, Error> {
     let mut rooms = BTreeMap::new();
     for family in Family::ALL {
-        match elements(socket, room_set(family), read_room) {
-            Err(error) if error.is(Errno::ENOENT) => {}
-            found => {
-                rooms.extend(found?.into_iter().map(|(mark, slot, most)| ((VirtualKey { mark, family }, slot), most)))
-            }
-        }
+        let found = elements_if_there(socket, room_set(family), read_room)?;
+        rooms.extend(found.into_iter().map(|(mark, slot, most)| ((VirtualKey { mark, family }, slot), most)));
     }
     Ok(rooms)
 }
