@@ -17,11 +17,12 @@ use std::time::Instant;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::explain::Asked;
 use crate::kernel::peer::Peer;
 use crate::mesh::Mesh;
 use crate::metrics::Metrics;
 use crate::source::Edit;
-use protocol::{Entry, Event, Problem, Services, Traffic};
+use protocol::{CheckEvent, CheckQuery, Diagnosis, Entry, Event, Explanation, Problem, Services, Traffic};
 
 pub use routes::{document, router};
 
@@ -79,6 +80,12 @@ pub enum Question {
     /// What would be done for that mesh; for the one that is wanted now, if none is given.
     Plan(Option<Box<Mesh>>, Reply<Result<Vec<String>, String>>),
     Traffic(Reply<Result<Traffic, String>>),
+    /// The way of clients to a port.
+    Explain(Asked, Reply<Result<Explanation, Problem>>),
+    /// Tries all that is published, and tells of it as it goes; that ends with the channel.
+    Check(CheckQuery, mpsc::Sender<CheckEvent>, Reply<Result<(), Problem>>),
+    /// What is wrong with this host, or may be.
+    Doctor(Reply<Result<Diagnosis, Problem>>),
     /// Why that mesh cannot be on this host.
     Preflight(Box<Mesh>, Reply<Result<(), String>>),
 }

@@ -4,11 +4,15 @@
 //! an owner of its own, a thread beside it ([`intent`]). Listeners run beside both and ask them.
 
 mod caps;
+mod check;
 mod checks;
 mod crowded;
+mod doctor;
+mod explain;
 mod firewalls;
 mod intent;
 mod leaving;
+mod places;
 mod preflight;
 mod quarrel;
 mod reconcile;
@@ -18,6 +22,7 @@ mod turns;
 mod watch_file;
 mod work;
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,14 +39,16 @@ use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
+use crate::control::protocol::{Diagnosis, Explanation};
 use crate::control::server::Listener;
 use crate::control::{self, Control, Looked, Question};
+use crate::explain::Asked;
 use crate::health::runner::News;
 use crate::kernel::ipvs::OpenError;
 use crate::kernel::lock::Lock;
 use crate::kernel::surroundings::host_name;
 use crate::kernel::{Kernel, Names, ipvs, privileges, probe, seccomp};
-use crate::mesh::{Dataplane, Key};
+use crate::mesh::{Dataplane, Key, Mesh};
 use crate::metrics::{self, Exposition, Metrics};
 use crate::objects::{HOST_END, PrivateKey, PublicKey};
 use crate::plan::Plan;
@@ -135,6 +142,28 @@ pub fn public_key(state_dir: &Path) -> anyhow::Result<PublicKey> {
 
 /// The plan that would be carried out now.
 pub fn dry_run(config: &Config) -> anyhow::Result<Plan> {
+    let (mut kernel, mesh) = alone(config)?;
+    Reconciler::default().plan(&mut kernel, &mesh)
+}
+
+/// The way of clients to a port, as the kernel has it now, without a daemon to ask.
+pub fn explain(config: &Config, asked: &Asked) -> anyhow::Result<Explanation> {
+    let (mut kernel, mesh) = alone(config)?;
+    if let Some(refusal) = asked.refusal(&mesh) {
+        return Err(anyhow!(refusal));
+    }
+    let (known, asker) = explain::look(&mut Reconciler::default(), &mut kernel, &mesh, BTreeMap::new())?;
+    Ok(explain::finish(&known, &asker, asked, || true))
+}
+
+/// What is wrong with this host, or may be, without a daemon to ask.
+pub fn doctor(config: &Config) -> anyhow::Result<Diagnosis> {
+    let (mut kernel, mesh) = alone(config)?;
+    doctor::examine(&mut kernel, &mesh, false)
+}
+
+/// A kernel, and what is wanted of it, where no daemon is asked. Nothing is changed.
+fn alone(config: &Config) -> anyhow::Result<(Kernel, Arc<Mesh>)> {
     let mut kernel = Kernel::open(names(Some(config)))?;
     let config = &settled(config.clone(), None)?;
     let key = match &config.ingress.encryption {
@@ -150,7 +179,8 @@ pub fn dry_run(config: &Config) -> anyhow::Result<Plan> {
     let mesh = Arc::new(mesh);
     let shared = share::shares(&mesh, &Everyone, &mut Helped::new()).mesh;
     let leaving = Leaving::new(names(Some(config)).runtime_directory().join(LEAVING));
-    Reconciler::default().plan(&mut kernel, &leaving.preview(&mesh, &shared, |_| true))
+    let mesh = leaving.preview(&mesh, &shared, |_| true);
+    Ok((kernel, mesh))
 }
 
 /// The configuration, with who balances: where it leaves that open, IPVS if there is one. `now`: who has balanced so far.

@@ -21,9 +21,14 @@ mod topology;
 mod tunnel;
 mod wireguard;
 
-pub use nftables::rooms;
+pub use access::sets as access_sets;
+pub use host::map_names as published_maps;
+pub use nftables::{KEPT, rooms};
+pub use sandbox::marks_map;
 pub use switch::{Stayer, keep, outgoing};
-pub use topology::{encapsulation, overlay_mtu};
+pub use topology::{
+    GATEWAY_LEG, OVERLAY_BRIDGE, OVERLAY_LEG, SANDBOX_PORT, encapsulation, gateway_addresses, overlay_mtu,
+};
 
 use crate::mesh::{Backend, Mesh, Port};
 use crate::objects::{Family, Objects, Scheduler, Surroundings};

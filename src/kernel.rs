@@ -3,7 +3,9 @@
 //! The one place that talks to it. All of it is synchronous: netlink answers within the call that asks
 //! (see [`socket`]). Sockets are opened once in each of our namespaces and kept.
 
+pub mod ask;
 pub mod attribute;
+pub mod condition;
 pub mod conntrack;
 pub mod fake;
 pub mod fault;
@@ -76,6 +78,8 @@ pub enum Error {
     NoWireguard,
     #[error("nf_tables is missing from this kernel: load it with `modprobe nf_tables`, or use a kernel that has it")]
     NoNftables(#[source] socket::Error),
+    #[error("only root may look at the kernel's tables (CAP_NET_ADMIN)")]
+    NotAllowed,
     #[error(transparent)]
     Returns(#[from] returns::Error),
     #[error("the sandbox's namespace is not there")]
@@ -178,8 +182,12 @@ impl Kernel {
     pub fn open(names: Names) -> Result<Kernel> {
         let mut links = Links::default();
         links.enter(Netns::Host, netns::open("/proc/thread-self/ns/net")?)?;
-        let mut host = Nft::open().map_err(Error::NoNftables)?;
-        host.table().map_err(Error::NoNftables)?;
+        let refused = |error: socket::Error| match error.is(Errno::EPERM) {
+            true => Error::NotAllowed,
+            false => Error::NoNftables(error),
+        };
+        let mut host = Nft::open().map_err(refused)?;
+        host.table().map_err(refused)?;
         let sysctls = sysctl::Host::new(names.runtime_directory());
         let returns = returns::Record::new(names.runtime_directory());
         let (sandbox, key, wireguard, inside, watch, flow_tables) = (None, None, None, None, None, None);

@@ -16,22 +16,27 @@
 //! - [`health`] asks backends whether they can serve; [`share`] makes of that who gets how
 //!   many clients, and [`drain`] gives those that leave the time they need.
 //! - [`source`] is where intent comes from, the file and the control socket; [`control`] is that socket.
+//! - [`explain`] takes the way of one packet, and says what is missing on it; [`check`] tries all that is published.
+//! - [`doctor`] says what is wrong with the host, or may be.
 //! - [`daemon`] is the loop around all that, the only owner of a kernel; [`metrics`] tells what happened.
 //!
 //! Wanted and seen are the same type. So teardown is the difference to nothing, a dry run is a printed
 //! plan, and adopting what a crashed daemon left behind is no special case.
 //!
-//! `change`, `config`, `mesh`, `dataplane`, `drain`, `objects`, `plan` and `share` are pure: no clock, no file, no socket, no log.
+//! `change`, `check`, `config`, `mesh`, `dataplane`, `doctor`, `drain`, `explain`, `objects`, `plan` and `share` are pure: no clock, no file, no socket, no log.
 //! `tests/layers.rs` holds the house to that.
 
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod check;
 pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod dataplane;
+pub mod doctor;
 pub mod drain;
+pub mod explain;
 pub mod health;
 pub mod kernel;
 pub mod mesh;

@@ -5,10 +5,12 @@
 //! and still matters to us (a chain that drops forwarded packets, say) is in [`Surroundings`].
 
 mod balance;
+mod condition;
 mod ipvs;
 mod key;
 mod link;
 mod nft;
+mod question;
 mod returns;
 mod set;
 mod wireguard;
@@ -21,6 +23,7 @@ pub use balance::{
     Balance, IN_ORDER, LASTING, MOST_TRIES, NO_LIMIT, Pick, Way, backends_set, clients_map, full_set, room_set,
     slots_map, turns_map, ways_map,
 };
+pub use condition::{Beside, Clock, Condition, Device, Feature, Files, Inquiry, Neighbours, Offloads};
 pub use ipvs::{
     Destination, DestinationKey, Persistence, Scheduler, SchedulerFlags, Thresholds, Timeouts, VirtualKey,
     VirtualService,
@@ -31,6 +34,7 @@ pub use nft::{
     Action, Base, Chain, ChainKind, FLOWS, FULL_FOR, HASH_SEED, Hook, Key, Map, MapKind, MapValue, Match, Opening,
     Rule, SILENT, TABLE, TUNNEL_CHAIN, Table,
 };
+pub use question::{Connects, Layer, Obstacle, Onward, Packet, Phase, Question, Reply, Space};
 pub use returns::{Returns, return_mark};
 pub use set::{Network, Set, SetElement, SetKind};
 pub use wireguard::{WIREGUARD, Wireguard, WireguardPeer};

@@ -6,21 +6,25 @@ use std::path::Path;
 
 /// What the parts that know nothing of the world may name of this crate. `kernel` is not pure; it is kept from
 /// knowing what a mesh is.
-const KNOWS: [(&str, &[&str]); 12] = [
+const KNOWS: [(&str, &[&str]); 15] = [
     ("change", &["change", "dataplane", "mesh", "objects", "plan"]),
+    ("check", &["check", "control::protocol", "mesh", "objects"]),
     ("config", &["config", "mesh", "objects"]),
     ("mesh", &["mesh", "objects"]),
     ("dataplane", &["dataplane", "mesh", "objects"]),
+    ("doctor", &["doctor", "control::protocol", "dataplane", "mesh", "objects"]),
     ("drain", &["drain", "mesh"]),
     ("share", &["share", "mesh"]),
+    ("explain", &["explain", "control::protocol", "dataplane", "mesh", "objects"]),
     ("objects", &["objects"]),
     ("plan", &["plan", "objects"]),
     ("kernel", &["kernel", "objects", "plan"]),
     ("health", &["health", "mesh", "objects", "kernel::process"]),
     ("source", &["source", "config", "mesh", "objects", "control::protocol", "kernel::lock", "kernel::fault"]),
-    ("control", &["control", "source", "mesh", "objects", "metrics", "kernel::peer"]),
+    ("control", &["control", "source", "explain", "mesh", "objects", "metrics", "kernel::peer"]),
 ];
-const PURE: [&str; 8] = ["change", "config", "mesh", "dataplane", "drain", "objects", "plan", "share"];
+const PURE: [&str; 11] =
+    ["change", "check", "config", "mesh", "dataplane", "doctor", "drain", "explain", "objects", "plan", "share"];
 /// What only the kernel part may name.
 const KERNELS_OWN: [&str; 8] = [
     "nix",

@@ -11,6 +11,7 @@ mod meshctl {
     pub mod escape;
     pub mod events;
     pub mod failure;
+    pub mod graph;
     pub mod output;
     pub mod pages;
     pub mod specs;

@@ -398,6 +398,175 @@ pub struct Plan {
     pub steps: Vec<String>,
 }
 
+/// The way of clients to a published port, hop by hop, as the kernel has it now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Explanation {
+    pub node: String,
+    /// Who balances: `ipvs` or `nftables`.
+    pub dataplane: String,
+    /// Whether every hop to every backend holds.
+    pub good: bool,
+    /// The first that does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<Hop>,
+    /// One for each protocol that is published at that port.
+    pub ports: Vec<PortWay>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PortWay {
+    pub service: String,
+    /// `tcp/20229`, `udp/30000-30099`.
+    pub port: String,
+    /// As nftables writes it, and as ipvsadm does: `0x14f05 = 85765`.
+    pub mark: String,
+    /// In, to each backend, and back.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Part {
+    pub title: String,
+    pub hops: Vec<Hop>,
+}
+
+/// One thing that a packet needs on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Hop {
+    /// The namespace: `host`, or its name; `underlay`: what is between the nodes.
+    pub place: String,
+    pub what: String,
+    /// What has to be there, in the kernel's words.
+    pub wanted: String,
+    /// What is there.
+    pub found: String,
+    pub verdict: Verdict,
+    /// Why it does not hold, or what has to be known of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// A command that shows it with other tools.
+    pub look: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Good,
+    Broken,
+    /// It may stand in the way, or could not be seen.
+    Unsure,
+    /// It is as it is wanted, and clients do not come by here now.
+    Idle,
+}
+
+/// What happens while all that is published is tried, in the stream of `/v1/check`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "check", rename_all = "lowercase")]
+pub enum CheckEvent {
+    /// So many pairs are tried.
+    Begun {
+        pairs: usize,
+    },
+    Checked(Checked),
+    /// No more can be tried.
+    Failed {
+        reason: String,
+    },
+    /// All have been tried.
+    Done {},
+}
+
+/// A pair that was tried.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Checked {
+    pub kind: Kind,
+    pub service: String,
+    /// The published one: `tcp/20229`.
+    pub port: String,
+    /// Address and port that were connected to.
+    pub to: String,
+    /// Whose that is.
+    pub node: String,
+    pub verdict: Verdict,
+    /// What came of it.
+    pub result: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub milliseconds: Option<f64>,
+}
+
+/// What was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A published port, by an address of a node.
+    Port,
+    /// A backend, from the sandbox.
+    Backend,
+}
+
+/// What a node was examined for, and what was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Diagnosis {
+    pub node: String,
+    /// Who balances: `ipvs` or `nftables`.
+    pub dataplane: String,
+    /// Whether there is no fault.
+    pub good: bool,
+    /// By area; in each, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Finding {
+    pub area: Area,
+    pub grade: Grade,
+    /// What was looked at: the same words, whatever is found.
+    pub what: String,
+    pub found: String,
+    /// Why it matters.
+    pub why: String,
+    /// A command, or lines of the configuration, that mends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+}
+
+/// What a finding is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Area {
+    /// What it has, and faults that its version is known for.
+    Kernel,
+    /// Kernel parameters.
+    Sysctl,
+    /// What is between the nodes.
+    Underlay,
+    /// What links do in hardware.
+    Offload,
+    /// Subnets, ports and names that others have, too.
+    Clash,
+    Firewall,
+    /// Room in the kernel's tables.
+    Tables,
+    Timeouts,
+    Clock,
+    Limits,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Grade {
+    Good,
+    /// It works, and may surprise.
+    Notice,
+    /// Some clients are likely to suffer, or soon will.
+    Warning,
+    /// Clients do.
+    Fault,
+}
+
 /// What the kernel counted so far. Two of them make a rate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Traffic {
@@ -534,6 +703,31 @@ pub struct PlanQuery {
     pub reload: bool,
 }
 
+/// Which way is to be explained.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ExplainQuery {
+    /// tcp, udp or sctp; without: each that is published at that port.
+    pub protocol: Option<String>,
+    /// The client's address.
+    pub from: Option<String>,
+    /// Only to the backends on that node.
+    pub node: Option<String>,
+}
+
+/// What is to be tried.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct CheckQuery {
+    /// Also by the other nodes' addresses.
+    #[serde(default)]
+    pub all_nodes: bool,
+    /// Only this service.
+    pub service: Option<String>,
+}
+
 /// A published port as a path names it: `tcp/20229`, `udp/30000-30099`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortName(pub PortRange);
@@ -599,6 +793,11 @@ impl Problem {
 
     pub fn fault(place: &str, detail: String) -> Problem {
         Problem::faults(vec![Fault { place: place.to_owned(), detail }])
+    }
+
+    /// There are so many of these already.
+    pub fn busy(what: &str) -> Problem {
+        Problem::new(429, "too many at once", format!("meshd is busy with {what}: try again in some seconds"))
     }
 
     pub fn stopping() -> Problem {

@@ -14,6 +14,7 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use futures_util::stream::{Stream, unfold};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, timeout_at};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -21,8 +22,9 @@ use utoipa_axum::routes;
 
 use super::answer::{Answer, Asked, Named};
 use super::protocol::{
-    Accepted, Configuration, Entry, Event, Fault, Generations, Plan, PlanQuery, Problem, Progress, ReloadQuery,
-    Services, State as StateDir, Status, Traffic, WaitQuery,
+    Accepted, CheckEvent, CheckQuery, Configuration, Diagnosis, Entry, Event, ExplainQuery, Explanation, Fault,
+    Generations, Plan, PlanQuery, Problem, Progress, ReloadQuery, Services, State as StateDir, Status, Traffic,
+    WaitQuery,
 };
 use super::{Control, Question, Request, Who, in_short};
 use crate::kernel::peer::Peer;
@@ -31,6 +33,8 @@ use changes::*;
 /// Seconds that a client may have its answer put off, and what it gets without saying.
 const LONGEST_WAIT: f64 = 300.0;
 const DEFAULT_WAIT: f64 = 30.0;
+/// Pairs that were tried and not yet told of, at the most.
+const CHECKED: usize = 64;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -77,6 +81,9 @@ fn described() -> OpenApiRouter<Control> {
         .routes(routes!(reload))
         .routes(routes!(wait))
         .routes(routes!(traffic))
+        .routes(routes!(explain))
+        .routes(routes!(check))
+        .routes(routes!(doctor))
         .routes(routes!(events))
 }
 
@@ -211,6 +218,52 @@ async fn wait(State(control): State<Control>, Asked(query): Asked<WaitQuery>) ->
 async fn traffic(State(control): State<Control>) -> Answer<Traffic> {
     let traffic = control.question(Question::Traffic).await?;
     traffic.map(Json).map_err(|reason| Problem::new(500, "the kernel cannot be read", reason))
+}
+
+/// The way of clients to a published port, hop by hop, as the kernel has it now. It takes some seconds where a backend does not answer.
+#[utoipa::path(
+    get,
+    path = "/v1/explain/{port}",
+    params(("port" = u16, Path), ExplainQuery),
+    responses((status = 200, body = Explanation), Refused)
+)]
+async fn explain(
+    State(control): State<Control>,
+    Named(number): Named<u16>,
+    Asked(query): Asked<ExplainQuery>,
+) -> Answer<Explanation> {
+    let asked = query.asked(number).map_err(Problem::malformed)?;
+    Ok(Json(control.question(|reply| Question::Explain(asked, reply)).await??))
+}
+
+/// Connects to every published port by every address of this node, and to every backend from the sandbox; what comes of each is told as
+/// a server-sent event, whose data is JSON.
+#[utoipa::path(
+    get,
+    path = "/v1/check",
+    params(CheckQuery),
+    responses((status = 200, body = CheckEvent, content_type = "text/event-stream"), Refused)
+)]
+async fn check(
+    State(control): State<Control>,
+    Asked(query): Asked<CheckQuery>,
+) -> Result<Sse<impl Stream<Item = Result<Sent, Infallible>>>, Problem> {
+    if let Some(service) = &query.service {
+        control.request(|reply| Request::Get(service.clone(), reply)).await??;
+    }
+    let (tell, told) = mpsc::channel(CHECKED);
+    control.question(|reply| Question::Check(query, tell, reply)).await??;
+    let stream = unfold(told, |mut told| async {
+        let event = told.recv().await?;
+        Some((Ok(Sent::default().json_data(&event).unwrap_or_default()), told))
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
+}
+
+/// What is wrong with this host, or may be, and what mends it. It takes some seconds where another node does not answer.
+#[utoipa::path(get, path = "/v1/doctor", responses((status = 200, body = Diagnosis), Refused))]
+async fn doctor(State(control): State<Control>) -> Answer<Diagnosis> {
+    Ok(Json(control.question(Question::Doctor).await??))
 }
 
 /// What happens from now on, as server-sent events; the data of each is JSON.

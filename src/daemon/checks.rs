@@ -272,6 +272,11 @@ impl Checks {
         unwell.map(line).collect()
     }
 
+    /// Whether each serves, and what it last said.
+    pub fn heard(&self) -> BTreeMap<Key, (bool, String)> {
+        self.known.iter().map(|(key, known)| (*key, (known.standing.serves(), known.reason.clone()))).collect()
+    }
+
     /// Whether each serves, by service, port and backend.
     pub fn standings(&self) -> Vec<metrics::Standing> {
         let one = |(key, known): (&Key, &Known)| metrics::Standing {

@@ -80,6 +80,14 @@ struct Held {
     frame: Objects,
 }
 
+/// What is wanted, and what is there.
+#[derive(Debug)]
+pub struct Compared {
+    pub surroundings: Surroundings,
+    pub wanted: Objects,
+    pub seen: Objects,
+}
+
 /// What a look came to.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -134,14 +142,19 @@ impl Reconciler {
 
     /// What would be done for that mesh now.
     pub fn plan(&mut self, kernel: &mut Kernel, mesh: &Mesh) -> anyhow::Result<Plan> {
+        let Compared { wanted, seen, .. } = self.compare(kernel, mesh)?;
+        Ok(plan::diff(&seen, &wanted))
+    }
+
+    /// What is wanted for that mesh now, and what the kernel has of it.
+    pub fn compare(&mut self, kernel: &mut Kernel, mesh: &Mesh) -> anyhow::Result<Compared> {
         let surroundings = self.look_around(kernel, mesh)?;
         let mut wanted = dataplane::objects(mesh, &surroundings);
         let seen = kernel.observe(&wanted, true).context("cannot read what the kernel holds")?;
         let (_, staying) = self.stay(kernel, mesh, &seen, &wanted);
         dataplane::keep(mesh, &seen, &staying, &mut wanted);
-        let mut plan = plan::diff(&seen, &wanted);
-        self.keep_open(&mut plan, mesh, Instant::now());
-        Ok(plan)
+        self.keep_open(&seen, &mut wanted, mesh, Instant::now());
+        Ok(Compared { surroundings, wanted, seen })
     }
 
     /// Does what has changed since the last look or change, without a look. `None`: that takes one.
@@ -177,9 +190,9 @@ impl Reconciler {
         self.glances = if closely { 0 } else { self.glances + 1 };
         let seen = kernel.observe(&wanted, closely).context("cannot read what the kernel holds")?;
         let switching = self.switch(kernel, mesh, &seen, &mut wanted);
+        self.keep_open(&seen, &mut wanted, mesh, start);
         let mut plan = plan::diff(&seen, &wanted);
         plan.hold_no_more(&self.unfinished);
-        self.keep_open(&mut plan, mesh, start);
         self.waits = if asked { None } else { self.quarrel.waits(&plan, SETTLE, PACE).filter(|until| *until > start) };
         if self.waits.is_some() {
             // There is nothing else to do.
@@ -286,10 +299,10 @@ impl Reconciler {
     }
 
     /// A firewall that is loaded anew drops nothing for a moment: what was opened stays, so that clients pass when it drops again.
-    fn keep_open(&mut self, plan: &mut Plan, mesh: &Mesh, now: Instant) {
+    fn keep_open(&mut self, seen: &Objects, wanted: &mut Objects, mesh: &Mesh, now: Instant) {
         self.dropped.extend(self.drops.iter().map(|chain| (chain.clone(), now)));
         self.dropped.retain(|_, last| mesh.gateway.open_forward && now.duration_since(*last) < LINGER);
-        plan.steps.retain(|step| !matches!(step, Step::CloseForward(chain) if self.dropped.contains_key(chain)));
+        wanted.openings.extend(seen.openings.iter().filter(|chain| self.dropped.contains_key(chain)).cloned());
     }
 
     /// Does the steps; `drift`: those of them that nobody asked for. Whether any failed.

@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use super::caps::Caps;
+use super::check;
 use super::checks::Checks;
 use super::crowded::Crowded;
 use super::firewalls::Firewalls;
@@ -20,9 +21,10 @@ use super::intent::Pending;
 use super::leaving::Leaving;
 use super::reconcile::{self, Pace, Reconciler};
 use super::sharing::Sharing;
-use super::{Event, Signals, notify, preflight, traffic};
+use super::{Event, Signals, names, notify, preflight, traffic};
+use super::{doctor, explain};
 use crate::config::{Config, OnStop};
-use crate::control::protocol::{self, Timeouts};
+use crate::control::protocol::{self, Problem, Timeouts};
 use crate::control::{Failure, Looked, Question, Request, Who, in_short};
 use crate::health::Key;
 use crate::kernel::Kernel;
@@ -371,6 +373,36 @@ impl Loop {
                 let traffic = self.kernel.counters().map(|counters| traffic::traffic(&wanted.mesh, &counters));
                 let _ = reply.send(traffic.map_err(|error| error.to_string()));
             }
+            Question::Explain(asked, reply) => {
+                let mesh = self.preview(&wanted.mesh);
+                if let Some(refusal) = asked.refusal(&mesh) {
+                    let _ = reply.send(Err(Problem::not_found(refusal)));
+                    return;
+                }
+                let Some(place) = explain::PLACES.take() else {
+                    let _ = reply.send(Err(Problem::busy("explanations")));
+                    return;
+                };
+                match explain::look(&mut self.reconciler, &mut self.kernel, &mesh, self.checks.heard()) {
+                    Ok(looked) => explain::finish_beside(looked, asked, place, reply),
+                    Err(error) => {
+                        let reason = format!("{error:#}");
+                        let _ = reply.send(Err(Problem::new(500, "the kernel cannot be read", reason)));
+                    }
+                }
+            }
+            Question::Check(asked, tell, reply) => {
+                let Some(place) = check::PLACES.take() else {
+                    let _ = reply.send(Err(Problem::busy("checks")));
+                    return;
+                };
+                let mesh = self.preview(&wanted.mesh);
+                let begun = check::look(&mut self.kernel, &mesh, &asked);
+                let begun = begun.map(|(pairs, asker)| check::start(pairs, asker, place, tell));
+                let unread = |error| Problem::new(500, "nothing can be tried", format!("{error:#}"));
+                let _ = reply.send(begun.map_err(unread));
+            }
+            Question::Doctor(reply) => doctor::examine_beside(names(Some(&self.config)), wanted.mesh.clone(), reply),
             Question::Preflight(mesh, reply) => {
                 // What the kernel is short of for a moment is no reason to refuse what is asked for.
                 let mut problems = preflight::problems(&mut self.kernel, &mesh);

@@ -39,6 +39,18 @@ fn allowed(family: Family) -> &'static str {
     per_family(family, "allowed4", "allowed6")
 }
 
+/// The sets that say of a port where it is and who may come, for clients of that family: each with what it has.
+pub fn sets(family: Family) -> [(&'static str, &'static str); 6] {
+    [
+        (BOUND, "bound port"),
+        (bound_to(family), "bound address"),
+        (BOUND_LINKS, "bound link"),
+        (GUARDED, "guarded port"),
+        (denied(family), "denied networks"),
+        (allowed(family), "allowed networks"),
+    ]
+}
+
 /// The sets, and the chain that asks them who comes.
 pub(super) fn lower(mesh: &Mesh, table: &mut Table) {
     add(table, BOUND, SetKind::Ports, mesh.ports().filter(|port| !port.access.bind.is_empty()).map(ports));

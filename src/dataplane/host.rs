@@ -47,7 +47,7 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Obje
 }
 
 /// The map of single ports of a family, and that of ranges.
-fn map_names(family: Family) -> [(&'static str, bool); 2] {
+pub fn map_names(family: Family) -> [(&'static str, bool); 2] {
     match family {
         Family::V4 => [("published4", false), ("ranges4", true)],
         Family::V6 => [("published6", false), ("ranges6", true)],

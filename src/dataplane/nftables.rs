@@ -27,7 +27,7 @@ const DSTNAT: i32 = -100;
 const COUNTERS: u32 = 61;
 
 /// Marks of ports whose clients keep their address.
-const KEPT: &str = "kept";
+pub const KEPT: &str = "kept";
 
 /// What is made; and whose source stays as it is, where any port has that.
 pub(super) fn lower(

@@ -54,6 +54,16 @@ pub(super) fn marks(mesh: &Mesh, ranges: bool, of: impl Fn(&Port) -> bool) -> Ma
     Map { kind: MapKind::Mark, ranges, elements }
 }
 
+/// The map that has a port's mark, and the chain that looks there.
+pub fn marks_map(mesh: &Mesh, port: &Port) -> (&'static str, &'static str) {
+    let single = port.published.is_single();
+    match mesh.dataplane {
+        Dataplane::Ipvs if preserves(port) => (if single { "preserved" } else { "preserved_ranges" }, "untracked"),
+        Dataplane::Ipvs => (if single { "marks" } else { "ranges" }, "prerouting"),
+        Dataplane::Nftables => (if single { "marks" } else { "ranges" }, "balance"),
+    }
+}
+
 fn is_served(mesh: &Mesh, port: &Port) -> bool {
     Family::ALL.into_iter().any(|family| answers(mesh, port, family))
 }

@@ -17,8 +17,8 @@ pub const OVERLAY_LEG: &str = "eth0";
 /// The sandbox's leg towards the host.
 pub const GATEWAY_LEG: &str = "eth1";
 /// The other ends of those two.
-const SANDBOX_PORT: &str = "sbox0";
-pub(super) const OVERLAY_BRIDGE: &str = "br0";
+pub const SANDBOX_PORT: &str = "sbox0";
+pub const OVERLAY_BRIDGE: &str = "br0";
 
 /// Bytes of the IP header that each encapsulation puts in front, and of what comes with it.
 const IPV4: u32 = 20;
@@ -44,7 +44,7 @@ pub(super) fn lower(mesh: &Mesh, surroundings: &Surroundings, objects: &mut Obje
 }
 
 /// The first and the second address of each subnet in use: the host's and the sandbox's.
-pub(super) fn gateway_addresses(gateway: &Gateway, v6: bool) -> Vec<(IpNetwork, IpNetwork)> {
+pub fn gateway_addresses(gateway: &Gateway, v6: bool) -> Vec<(IpNetwork, IpNetwork)> {
     let mut pairs = Vec::new();
     let v4 = IpNetwork::V4(gateway.subnet);
     pairs.push((host_address(v4, 1), host_address(v4, 2)));

@@ -9,6 +9,7 @@ mod leg;
 mod make;
 mod message;
 mod observe;
+pub(super) mod onward;
 mod remote;
 pub(super) mod ways;
 
@@ -19,17 +20,24 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use netlink_packet_route::link::{InfoKind, InfoVxlan};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
+use tracing::warn;
 
 use self::message::{Found, Settings, changes, tag};
-use super::netns;
 use super::replies::Readers;
 use super::socket::{self, Request, Socket};
+use super::{netns, sysctl};
 use crate::objects::{Address, Link, LinkId, LinkKind, Netns, Route, TUNNEL};
 use crate::plan::Step;
 
 /// What reads the kernel's answers here (see `replies`).
-pub(super) const READERS: Readers =
-    &[message::read_any, address::read_any, address::read_any_route, remote::read_any, ways::read_any];
+pub(super) const READERS: Readers = &[
+    message::read_any,
+    address::read_any,
+    address::read_any_route,
+    remote::read_any,
+    ways::read_any,
+    onward::read_any,
+];
 
 pub use observe::Seen;
 
@@ -123,12 +131,19 @@ impl Links {
                 _ if !is_ours(id.netns, &found) => {
                     Err(conflict(verb, id, "a link of that name exists and is not meshd's"))
                 }
-                kind if kind == link.kind => Ok(()),
+                kind if kind == link.kind => {
+                    self.trust_addresses(id);
+                    Ok(())
+                }
                 kind => Err(conflict(verb, id, format!("it exists, as {kind}, not {}", link.kind))),
             };
         }
         match &link.kind {
-            LinkKind::Bridge => self.send(verb, id, id.netns, &make::bridge(id, link)),
+            LinkKind::Bridge => {
+                self.send(verb, id, id.netns, &make::bridge(id, link))?;
+                self.trust_addresses(id);
+                Ok(())
+            }
             LinkKind::Veth { peer } => {
                 if self.find(peer)?.is_some() {
                     return Err(conflict(verb, id, format!("its other end, {peer}, exists already")));
@@ -139,7 +154,9 @@ impl Links {
                     self.file(peer.netns)?,
                 );
                 self.send(verb, id, id.netns, &[pair, tag(&id.name)])?;
-                self.send(verb, peer, peer.netns, &[tag(&peer.name)])
+                self.send(verb, peer, peer.netns, &[tag(&peer.name)])?;
+                [id, peer].into_iter().for_each(|id| self.trust_addresses(id));
+                Ok(())
             }
             LinkKind::Vxlan { vni, port, local, underlay } => {
                 let tunnel = make::vxlan(id, link, (*vni, *port, *local), self.file(id.netns)?);
@@ -149,6 +166,20 @@ impl Links {
                 let tunnel = make::wireguard(id, link, self.file(id.netns)?);
                 self.add_tunnel(id, Netns::Host, tunnel)
             }
+        }
+    }
+
+    /// A link of ours has no neighbour whom we did not give another address. Were that looked for, its own (fe80::…) would be good only two
+    /// seconds after it is up; and until then no neighbour can be asked for on behalf of a client (RFC 4862, 5.4; ndisc_solicit).
+    fn trust_addresses(&mut self, id: &LinkId) {
+        let Some(space) = self.spaces.get(&id.netns) else { return };
+        let name = format!("net/ipv6/conf/{}/accept_dad", id.name);
+        match sysctl::write(&space.file, &name, "0") {
+            // A kernel without IPv6 has no such parameter.
+            Err(error) if !error.is_missing() => {
+                warn!("IPv6 connections wait until the new link {id} is two seconds old: {error}")
+            }
+            _ => {}
         }
     }
 

@@ -4,6 +4,7 @@
 mod balance;
 mod expr;
 mod flows;
+mod foreign;
 mod forward;
 mod map;
 mod read;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use expr::Expr;
+pub use foreign::{chain_names, obstacles};
 pub use forward::Forward;
 
 use super::attribute::Writer;
@@ -82,8 +84,12 @@ const ON_THE_WAY: Duration = Duration::from_millis(20);
 const FLOW_PAUSE: Duration = Duration::from_millis(5);
 
 /// What reads the kernel's answers here (see `replies`).
-pub(super) const READERS: [Readers; 4] =
-    [read::READERS, ELEMENT_READERS, balance::READERS, &[flows::read_any, forward::read_any, returns::read_any]];
+pub(super) const READERS: [Readers; 4] = [
+    read::READERS,
+    ELEMENT_READERS,
+    balance::READERS,
+    &[flows::read_any, forward::read_any, returns::read_any, foreign::read_any],
+];
 
 /// What reads the elements of maps and sets, of each kind.
 const ELEMENT_READERS: Readers = &[

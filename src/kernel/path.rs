@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
+use super::link::Links;
 use super::{Kernel, Result};
 use crate::objects::Family;
 use echo::{Echo, SMALL};
@@ -26,57 +27,73 @@ pub struct PathMtu {
 }
 
 impl Kernel {
-    /// For each peer that a route leads to, the bytes of the largest packet that the path carries, as far as that can be
-    /// learned: what is told is the truth, what is not told need not be (who answers no echo tells nothing).
-    ///
-    /// Each is sent one packet of `bytes` to `port`, the tunnel's, and echo requests of that size. None is larger than
-    /// the path is known to carry: such a one the kernel sends with the flag not to fragment it (ip(7),
-    /// `IP_PMTUDISC_WANT`), and it remembers what a router answers. Where large echoes get lost and small ones do not, the
-    /// largest that is answered is searched for: a switch says nothing, nor does a router whose words are filtered. Where
-    /// all is well nothing is waited for.
+    /// See [`path_mtus`].
     pub fn path_mtus(&mut self, peers: &[IpAddr], port: u16, bytes: u32) -> Result<BTreeMap<IpAddr, PathMtu>> {
-        let wide = self.wide(peers.iter().copied(), bytes)?;
-        for peer in &wide {
-            // What cannot be sent tells nothing.
-            let _ = send(*peer, port, bytes);
+        path_mtus(&mut self.links, peers, port, bytes)
+    }
+}
+
+/// For each peer that a route leads to, the bytes of the largest packet that the path carries, as far as that can be
+/// learned: what is told is the truth, what is not told need not be (who answers no echo tells nothing).
+///
+/// Each is sent one packet of `bytes` to `port`, the tunnel's, and echo requests of that size. None is larger than
+/// the path is known to carry: such a one the kernel sends with the flag not to fragment it (ip(7),
+/// `IP_PMTUDISC_WANT`), and it remembers what a router answers. Where large echoes get lost and small ones do not, the
+/// largest that is answered is searched for: a switch says nothing, nor does a router whose words are filtered. Where
+/// all is well nothing is waited for.
+pub(super) fn path_mtus(
+    links: &mut Links,
+    peers: &[IpAddr],
+    port: u16,
+    bytes: u32,
+) -> Result<BTreeMap<IpAddr, PathMtu>> {
+    let wide_ones = wide(links, peers.iter().copied(), bytes)?;
+    for peer in &wide_ones {
+        // What cannot be sent tells nothing.
+        let _ = send(*peer, port, bytes);
+    }
+    let mut answered = BTreeMap::new();
+    for family in Family::ALL {
+        let there: BTreeSet<IpAddr> = wide_ones.iter().copied().filter(|peer| Family::of(peer) == family).collect();
+        if there.is_empty() {
+            continue;
         }
-        let mut answered = BTreeMap::new();
-        for family in Family::ALL {
-            let there: BTreeSet<IpAddr> = wide.iter().copied().filter(|peer| Family::of(peer) == family).collect();
-            if there.is_empty() {
-                continue;
-            }
-            let Ok(mut echo) = Echo::open(family) else {
-                thread::sleep(PATIENCE);
-                continue;
-            };
-            let verdicts = echo.ask(&there.into_iter().map(|peer| (peer, bytes)).collect());
-            let silent = verdicts.into_iter().filter(|(_, verdict)| *verdict == Verdict::Lost).map(|(peer, _)| peer);
-            // Of the others a router has told.
-            let silent = self.wide(silent, bytes)?;
-            answered.extend(largest(silent, SMALL, bytes, |sizes| echo.ask(sizes)));
-        }
-        let known = self.known(peers.iter().copied())?.into_iter();
-        let path = |(peer, told): (IpAddr, u32)| {
-            let answered = answered.get(&peer).copied().filter(|answered| *answered < told);
-            (peer, PathMtu { bytes: answered.unwrap_or(told), by_echo: answered.is_some() })
+        let Ok(mut echo) = Echo::open(family) else {
+            thread::sleep(PATIENCE);
+            continue;
         };
-        Ok(known.map(path).collect())
+        let verdicts = echo.ask(&there.into_iter().map(|peer| (peer, bytes)).collect());
+        let silent = verdicts.into_iter().filter(|(_, verdict)| *verdict == Verdict::Lost).map(|(peer, _)| peer);
+        // Of the others a router has told.
+        let silent = wide(links, silent, bytes)?;
+        answered.extend(largest(silent, SMALL, bytes, |sizes| echo.ask(sizes)));
     }
+    let known = known(links, peers.iter().copied())?.into_iter();
+    let path = |(peer, told): (IpAddr, u32)| {
+        let answered = answered.get(&peer).copied().filter(|answered| *answered < told);
+        (peer, PathMtu { bytes: answered.unwrap_or(told), by_echo: answered.is_some() })
+    };
+    Ok(known.map(path).collect())
+}
 
-    /// Those to whom packets of that size fit, as far as the kernel knows.
-    fn wide(&mut self, peers: impl Iterator<Item = IpAddr>, bytes: u32) -> Result<BTreeSet<IpAddr>> {
-        Ok(self.known(peers)?.into_iter().filter(|(_, mtu)| *mtu >= bytes).map(|(peer, _)| peer).collect())
-    }
+/// Whether it answers a small echo request. Who does not may only be silent.
+pub(super) fn answers(peer: IpAddr) -> bool {
+    let Ok(mut echo) = Echo::open(Family::of(&peer)) else { return false };
+    echo.ask(&[(peer, SMALL)].into()).get(&peer) == Some(&Verdict::Answered)
+}
 
-    /// What the kernel knows: the link's size, or what a router answered.
-    fn known(&mut self, peers: impl Iterator<Item = IpAddr>) -> Result<BTreeMap<IpAddr, u32>> {
-        let mut known = BTreeMap::new();
-        for peer in peers {
-            known.extend(self.links.path_mtu(peer)?.map(|mtu| (peer, mtu)));
-        }
-        Ok(known)
+/// Those to whom packets of that size fit, as far as the kernel knows.
+fn wide(links: &mut Links, peers: impl Iterator<Item = IpAddr>, bytes: u32) -> Result<BTreeSet<IpAddr>> {
+    Ok(known(links, peers)?.into_iter().filter(|(_, mtu)| *mtu >= bytes).map(|(peer, _)| peer).collect())
+}
+
+/// What the kernel knows: the link's size, or what a router answered.
+fn known(links: &mut Links, peers: impl Iterator<Item = IpAddr>) -> Result<BTreeMap<IpAddr, u32>> {
+    let mut known = BTreeMap::new();
+    for peer in peers {
+        known.extend(links.path_mtu(peer)?.map(|mtu| (peer, mtu)));
     }
+    Ok(known)
 }
 
 /// All of it zeros, it is no VXLAN packet, and is dropped by who gets it.

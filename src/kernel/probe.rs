@@ -87,6 +87,11 @@ pub fn missing_capabilities() -> Vec<String> {
 
 /// Tries everything. The host's own namespace is not touched; what is tried goes with the thread that tried it.
 pub fn run() -> Report {
+    of(true, true)
+}
+
+/// The same, with IPVS and WireGuard only if they are wanted: to try them loads them.
+pub fn of(with_ipvs: bool, with_wireguard: bool) -> Report {
     let mut report = Report::default();
     let missing = missing_capabilities();
     report.add(
@@ -101,9 +106,11 @@ pub fn run() -> Report {
         let made = unshare(CloneFlags::CLONE_NEWNET);
         report.add("network namespaces", true, made.map(|()| String::new()).map_err(|errno| errno.to_string()));
         if made.is_ok() {
-            let has_ipvs = ipvs(&mut report);
+            let has_ipvs = with_ipvs.then(|| ipvs(&mut report));
             ipv6(&mut report);
-            wireguard(&mut report);
+            if with_wireguard {
+                wireguard(&mut report);
+            }
             nftables(&mut report, has_ipvs);
             links(&mut report);
         }
@@ -197,7 +204,8 @@ fn balancing() -> Vec<Step> {
     steps
 }
 
-fn nftables(report: &mut Report, has_ipvs: bool) {
+/// `has_ipvs`: `None`, it was not tried.
+fn nftables(report: &mut Report, has_ipvs: Option<bool>) {
     let mut nft = match Nft::open().and_then(|mut nft| nft.table().map(|_| nft)) {
         Ok(nft) => nft,
         Err(error) => {
@@ -212,13 +220,13 @@ fn nftables(report: &mut Report, has_ipvs: bool) {
     let balances = nft.apply(&balancing().iter().collect::<Vec<_>>()).into_iter().collect::<Result<(), _>>();
     let hint = "nft_numgen, nft_hash, nft_ct and nft_nat are needed (Linux 5.6 or later)";
     let outcome = balances.map(|()| String::new()).map_err(|error| format!("{error}: {hint}"));
-    report.add("nft balancing", !has_ipvs, outcome.clone());
-    let auto = match (has_ipvs, outcome) {
+    report.add("nft balancing", has_ipvs != Some(true), outcome.clone());
+    let auto = has_ipvs.map(|has_ipvs| match (has_ipvs, outcome) {
         (true, _) => Ok("ipvs".to_owned()),
         (false, Ok(_)) => Ok("nftables, since this kernel has no IPVS".to_owned()),
         (false, Err(_)) => Err("neither IPVS nor nftables can balance here".to_owned()),
-    };
-    report.add("dataplane auto", true, auto);
+    });
+    auto.into_iter().for_each(|auto| report.add("dataplane auto", true, auto));
     let netns = Netns::Host;
     let table = sample();
     let mut steps = vec![Step::AddTable(netns)];

@@ -4,12 +4,12 @@
 //! in `READERS`; the seeds in fuzz/seeds/replies and inputs found since name a reader by its place, so places are
 //! only ever added, at the end.
 
-use super::{conntrack, generic, ipvs, link, nft, socket, wireguard};
+use super::{condition, conntrack, generic, ipvs, link, nft, socket, wireguard};
 
 /// Each reads one body, and tells nobody what it found.
 pub(super) type Readers = &'static [fn(&[u8])];
 
-const PARTS: [Readers; 10] = {
+const PARTS: [Readers; 11] = {
     let [table, elements, balances, others] = nft::READERS;
     [
         socket::READERS,
@@ -22,6 +22,7 @@ const PARTS: [Readers; 10] = {
         conntrack::READERS,
         wireguard::READERS,
         balances,
+        condition::READERS,
     ]
 };
 

@@ -23,6 +23,13 @@ pub enum Error {
     Torn { path: PathBuf, line: usize, found: String },
 }
 
+impl Error {
+    /// Whether it is that the kernel has no such parameter.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Error::Parameter { source, .. } if source.kind() == ErrorKind::NotFound)
+    }
+}
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A parameter of that namespace; `None` where it does not exist, as of a link that is gone.

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::links::Remade;
 use super::{Difference, SetEdit, Step};
-use crate::objects::{LinkId, Map, MapKind, MapValue, Netns, Objects, PortRange, Protocol, SetElement, Table};
+use crate::objects::{
+    Action, Chain, LinkId, Map, MapKind, MapValue, Match, Netns, Objects, PortRange, Protocol, Rule, SetElement, Table,
+};
 
 type Elements = BTreeMap<PortRange, MapValue>;
 
@@ -44,6 +46,12 @@ impl Difference<'_> {
                     edits.push(SetEdit { name: name.clone(), remove, add });
                 }
             }
+            // Who is kept out by what a set has is kept out from the first element on.
+            for (name, chain) in
+                wanted.chains.iter().filter(|(name, chain)| keeps_out(chain) && chain_of(name).is_none())
+            {
+                steps.push(Step::SetChain { netns, name: name.clone(), chain: chain.clone() });
+            }
             if !edits.is_empty() {
                 steps.push(Step::EditSets { netns, edits });
             }
@@ -56,7 +64,11 @@ impl Difference<'_> {
                 if chain_of(name).is_some_and(|seen| !seen.same_hook(chain)) {
                     steps.push(Step::DeleteChain { netns, name: name.clone() });
                 }
-                if chain_of(name) != Some(chain) || refilled.contains(&name.as_str()) {
+                let is_new = chain_of(name).is_none();
+                if is_new && !keeps_out(chain)
+                    || chain_of(name).is_some_and(|seen| seen != chain)
+                    || refilled.contains(&name.as_str())
+                {
                     steps.push(Step::SetChain { netns, name: name.clone(), chain: chain.clone() });
                 }
             }
@@ -168,6 +180,13 @@ impl Difference<'_> {
         }
         steps.extend(gone);
     }
+}
+
+/// Whether a chain drops only what is in a set: as long as all are empty, nobody.
+fn keeps_out(chain: &Chain) -> bool {
+    let mut drops = chain.rules.iter().filter(|rule| rule.action == Action::Drop).peekable();
+    let listed = |rule: &Rule| rule.matches.iter().any(|matched| matches!(matched, Match::Among { .. }));
+    drops.peek().is_some() && drops.all(listed)
 }
 
 /// A flow table's links cannot all be changed, so one of others is made anew; none that a chain fills can be deleted. The chains

@@ -8,7 +8,8 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, setsockopt, socket, sockopt,
 };
 
-use crate::lab::{Node, Nodes, Tcp, Udp, Underlay, batch, eventually, value_of};
+use crate::explain::broken;
+use crate::lab::{Meshd, Node, Nodes, Tcp, Udp, Underlay, batch, eventually, value_of};
 use crate::nodes::{bodies, check, encapsulated, kafka};
 
 /// What wg(8) says of the node's link: one line for itself, one for each peer, in columns.
@@ -322,4 +323,28 @@ fn what_stands_in_the_way_is_named() {
         }
         daemons.into_iter().for_each(|daemon| assert!(daemon.stop().success()));
     }
+}
+
+#[test]
+fn nobody_finds_anything_to_mend() {
+    crate::doctor::are_well(false, true, false);
+    crate::doctor::are_well(true, true, true);
+}
+
+/// Between nodes that speak in secret, too, what is broken is named.
+#[test]
+fn what_is_broken_is_named() {
+    let Some(mut nodes) = Nodes::new(2, Underlay::default()) else { return };
+    let _backends = nodes.kafka(&[Tcp, Udp]);
+    nodes.encrypt();
+    let daemons = nodes.start(kafka(&nodes));
+    let line = format!("tcp/20229 --from 192.168.50.10 --config {}", nodes.config_file().display());
+    eventually("all is well", || broken(&nodes, &line).is_none());
+    daemons.into_iter().for_each(Meshd::kill9);
+    let overlay = nodes.all[0].overlay();
+    let key = nodes.public_key(&nodes.all[1]);
+    overlay.run(&format!("wg set wg0 peer {key} remove"));
+    assert_eq!(broken(&nodes, &line), Some((overlay.name.clone(), "WireGuard peer".to_owned())));
+    overlay.run("ip link del wg0");
+    assert_eq!(broken(&nodes, &line), Some((overlay.name, "link wg0".to_owned())));
 }

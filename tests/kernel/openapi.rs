@@ -66,6 +66,10 @@ fn examples() -> Vec<Example> {
         ("post", "/v1/reload", "/v1/reload?wait=60", None, 200),
         ("get", "/v1/wait", "/v1/wait", None, 200),
         ("get", "/v1/wait", "/v1/wait?generation=18446744073709551615", None, 404),
+        ("get", "/v1/doctor", "/v1/doctor", None, 200),
+        ("get", "/v1/explain/{port}", "/v1/explain/20229?protocol=tcp&from=192.168.50.10", None, 200),
+        ("get", "/v1/explain/{port}", "/v1/explain/20229?protocol=icmp", None, 400),
+        ("get", "/v1/explain/{port}", "/v1/explain/20230", None, 404),
         ("get", "/v1/traffic", "/v1/traffic", None, 200),
         ("delete", name, "/v1/services/kafka?wait=60", None, 200),
     ]
@@ -88,8 +92,10 @@ fn the_document_and_the_server_agree() {
     for (path, methods) in document["paths"].as_object().unwrap() {
         described.extend(methods.as_object().unwrap().keys().map(|method| (method.clone(), path.clone())));
     }
-    // A stream has no end: tests/kernel/control_events.rs reads it.
-    described.remove(&("get".to_owned(), "/v1/events".to_owned()));
+    // Streams: tests/kernel/control_events.rs and explain.rs read them.
+    for stream in ["/v1/events", "/v1/check"] {
+        described.remove(&("get".to_owned(), stream.to_owned()));
+    }
     let tried: BTreeSet<_> =
         examples().into_iter().map(|(method, path, ..)| (method.to_owned(), path.to_owned())).collect();
     assert_eq!(described, tried, "described and tried");

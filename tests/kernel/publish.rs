@@ -119,3 +119,31 @@ fn who_is_not_allowed_is_not_heard() {
     // What nobody needs any more goes with the next look.
     eventually("the lists are gone", || !lab.node.run("nft list table inet meshd").contains("denied"));
 }
+
+/// What is published answers from the first packet on, by both families: no link of ours waits for an address to prove its own.
+#[test]
+fn smoke_the_first_client_does_not_wait() {
+    for bridge in [false, true] {
+        let Some(lab) = Lab::new() else { return };
+        let _backends = lab.kafka(&[Tcp]);
+        let service = format!("name = 'kafka'\nport = [{{ published = 20229, target = 9092 }}]{BACKENDS}");
+        let config = if bridge { lab.config().set("gateway", "bridge", "'mesh_br'") } else { lab.config() };
+        let _meshd = lab.start(&config.service(&service));
+        for place in [&lab.node, &lab.sandbox()] {
+            let tentative = place.run("ip -6 -o address show tentative");
+            let ours = tentative.lines().filter(|line| !line.contains(": lan0"));
+            assert_eq!(ours.collect::<Vec<_>>(), Vec::<&str>::new(), "{}", place.name);
+        }
+        for to in ["192.168.50.1:20229", "[fd50::1]:20229"] {
+            lab.client.ask(Tcp, to);
+            lab.node.ask(Tcp, to);
+        }
+        for place in [&lab.client, &lab.node] {
+            let sent_again = place.run("nstat -asz TcpRetransSegs");
+            assert!(
+                sent_again.lines().any(|line| line.split_whitespace().eq(["TcpRetransSegs", "0", "0.0"])),
+                "{sent_again}"
+            );
+        }
+    }
+}

@@ -4,6 +4,8 @@ mod changes;
 mod documents;
 mod failures;
 mod fake;
+mod graph;
 mod looks;
 mod terminal;
 mod top;
+mod ways;

@@ -3,8 +3,10 @@
 
 mod build;
 mod change;
+mod check;
 mod drain;
 mod encryption;
+mod explain;
 mod golden;
 mod health;
 mod marks;

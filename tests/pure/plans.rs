@@ -2,12 +2,14 @@
 
 use meshd::dataplane;
 use meshd::kernel::fake;
-use meshd::objects::{Netns, Objects};
+use meshd::mesh::{Access, Bind, Port};
+use meshd::objects::{Netns, Network, Objects};
 use meshd::plan::{Plan, Step, diff};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use std::sync::Arc;
 
+use super::build::{backend, node, port, serving, udp};
 use super::meshes::{mesh, surroundings};
 use super::mutations::{damaged, damages, related};
 
@@ -123,4 +125,22 @@ proptest! {
             prop_assert!(once == twice, "{}", step);
         }
     }
+}
+
+/// A port that is published at an address of the node's from now on, and guarded, is guarded when it is there.
+#[test]
+fn who_is_kept_out_is_asked_for_before_there_is_anyone_to_ask() {
+    let published = |access: Access| {
+        let port = Port { access, ..port(udp(30000, 30000), 53, [backend("10.255.0.33")]) };
+        dataplane::objects(&serving(node(), "kafka", [port]), &Default::default())
+    };
+    let bound = |address: &str| [Bind::Address(address.parse().unwrap())].into();
+    let all = Network("0.0.0.0/0".parse().unwrap());
+    let before = published(Access { bind: bound("127.0.0.1"), ..Access::default() });
+    let after = published(Access { bind: bound("192.168.50.1"), deny: [all].into(), ..Access::default() });
+    let plan = diff(&before, &after).steps;
+    let place = |is: fn(&Step) -> bool| plan.iter().position(is);
+    let chain = place(|step| matches!(step, Step::SetChain { name, .. } if name == "access"));
+    let sets = place(|step| matches!(step, Step::EditSets { .. }));
+    assert!(chain.is_some() && chain < sets, "{plan:?}");
 }

@@ -2,8 +2,10 @@
 
 pub mod changes;
 pub mod check;
+pub mod graph;
 pub mod scheduling;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use super::failure::MEANINGS;
 use super::specs;
 
 use changes::{BackendCommand, PortCommand, ServiceCommand};
+use graph::GraphArguments;
 
 /// Looks at a running meshd, and changes what it serves.
 ///
@@ -110,6 +113,31 @@ pub enum Command {
         timeout: Duration,
     },
 
+    /// Show the way of a packet hop by hop, as the kernel has it now, and name the first that is broken
+    ///
+    /// From the client by the published port, its mark and its balancing to each backend, and back: what is wanted there, what
+    /// there is, and a command of other tools that shows it. Nothing is changed; each backend is asked for a connection. The exit code
+    /// is 0 only if every hop to every backend holds.
+    Explain(ExplainArguments),
+
+    /// Connect to all that is published, and to every backend, and show which of them answer
+    ///
+    /// By every address of this node to every published port, and from the sandbox to every backend. The exit code is 0 only if all
+    /// answer; of UDP only that nobody refuses can be told. For cron, and for a look after a change.
+    Check(CheckArguments),
+
+    /// Say what is wrong with this host, or may be, why it matters, and what mends it
+    ///
+    /// The kernel's features and versions with known faults, kernel parameters, the underlay's MTU, offloads, clashes of subnets and
+    /// ports, other firewalls, room in tables, timeouts, clock and limits. What is well is told, too. Nothing is changed (modules
+    /// that are tried may be loaded); other nodes are sent echo requests. The exit code is 0 only if there is no fault.
+    /// What `sysctl -w` sets is kept by a line in a file of /etc/sysctl.d.
+    Doctor {
+        /// Ask no daemon: look for what that configuration file needs
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        config: Option<PathBuf>,
+    },
+
     /// Print what happens, a line for each event, until the daemon stops
     Watch,
 
@@ -119,6 +147,15 @@ pub enum Command {
     /// bar holds the numbers still. A rate is over the last four seconds, since the kernel adds up its counters
     /// every two.
     Top(TopArguments),
+
+    /// Draw the mesh: clients, published ports, the sandbox, the overlay, and backends by their nodes, with rates
+    ///
+    /// In text, ports that have the same backends stand above them together, with their rates in sum; -o json, dot
+    /// and svg have each port's. A drained or disabled backend, or one of weight 0, is grey and dashed in dot and
+    /// svg; "out" is one that the kernel does not have, such as one that is down. A backend that names neither a
+    /// node nor a namespace is on the overlay or routed: that cannot be told.
+    #[command(after_help = "Example:\n  meshctl graph --format svg >mesh.svg")]
+    Graph(GraphArguments),
 
     /// Print a shell's completions
     #[command(after_help = "Example:\n  source <(meshctl completions bash)")]
@@ -150,6 +187,46 @@ impl Waiting {
     pub fn wait(&self) -> Option<Duration> {
         (!self.no_wait).then_some(self.timeout)
     }
+}
+
+#[derive(Args)]
+pub struct ExplainArguments {
+    /// A published port: 20229, or tcp/20229
+    #[arg(value_parser = specs::published_port)]
+    pub port: (u16, Option<&'static str>),
+
+    /// The client's address: whether it may come, and its way back
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: Option<IpAddr>,
+
+    /// tcp, udp or sctp; without: each that is published there
+    #[arg(long, value_parser = ["tcp", "udp", "sctp"])]
+    pub protocol: Option<String>,
+
+    /// Only to the backends on that node
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+
+    /// Ask no daemon: compare the kernel with that configuration file, and take every backend to be up
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+}
+
+impl ExplainArguments {
+    pub fn protocol(&self) -> Option<&str> {
+        self.protocol.as_deref().or(self.port.1)
+    }
+}
+
+#[derive(Args)]
+pub struct CheckArguments {
+    /// Also by the other nodes' addresses
+    #[arg(long)]
+    pub all_nodes: bool,
+
+    /// Only that service
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
 }
 
 #[derive(Args)]

@@ -2,9 +2,12 @@
 
 mod backend;
 mod change;
+mod check;
+mod doctor;
+mod explain;
 mod file;
 mod look;
-mod near;
+pub mod near;
 mod port;
 mod service;
 
@@ -16,7 +19,7 @@ use super::arguments::{Arguments, Command};
 use super::client::Client;
 use super::failure::Failure;
 use super::output::Output;
-use super::{pages, top};
+use super::{graph, pages, top};
 
 /// Whom a command talks to: the daemon, and the user.
 struct Session<'s> {
@@ -35,8 +38,12 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Plan { reload } => look::plan(&session, reload).await,
         Command::Reload(waiting) => look::reload(&session, waiting.wait()).await,
         Command::Wait { generation, timeout } => look::wait(&session, generation, timeout).await,
+        Command::Explain(arguments) => explain::run(&session, arguments).await,
+        Command::Check(arguments) => check::run(&session, arguments).await,
+        Command::Doctor { config } => doctor::run(&session, config.as_deref()).await,
         Command::Watch => look::watch(&session).await,
         Command::Top(arguments) => top::run(session.client, output, &arguments).await,
+        Command::Graph(arguments) => graph::run(&session.client, output, &arguments).await,
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "meshctl", &mut text);

@@ -21,6 +21,31 @@ pub fn json(text: &str) -> String {
     escape(text, |letter| (letter != '\n' && steers(letter)).then(|| format!("\\u{:04x}", u32::from(letter))))
 }
 
+/// On one line of an XML document's text, or in one of its attributes.
+pub fn xml(text: &str) -> String {
+    escape(&word(text), |letter| match letter {
+        '&' => Some("&amp;".to_owned()),
+        '<' => Some("&lt;".to_owned()),
+        '>' => Some("&gt;".to_owned()),
+        '"' => Some("&quot;".to_owned()),
+        '\'' => Some("&apos;".to_owned()),
+        // Letters that no document may have, however they are written.
+        '\u{fffe}' | '\u{ffff}' => Some(letter.escape_default().to_string()),
+        _ => None,
+    })
+}
+
+/// On one line of a label of Graphviz's, in quotes: there, a backslash begins an escape, and an ampersand an entity.
+pub fn dot(text: &str) -> String {
+    escape(&word(text), |letter| match letter {
+        '\\' | '"' => Some(format!("\\{letter}")),
+        '&' => Some("&amp;".to_owned()),
+        // `dot -Tsvg` would print them.
+        '\u{fffe}' | '\u{ffff}' => Some(format!("\\{}", letter.escape_default())),
+        _ => None,
+    })
+}
+
 fn escape(text: &str, replace: impl Fn(char) -> Option<String>) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -34,7 +59,7 @@ fn escape(text: &str, replace: impl Fn(char) -> Option<String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{json, lines, word};
+    use super::{dot, json, lines, word, xml};
 
     #[track_caller]
     fn check(escape: fn(&str) -> String, text: &str, expected: &str) {
@@ -48,6 +73,12 @@ mod tests {
         // The one-letter form of ESC [, and letters that turn others round.
         check(word, "\u{9b}31m \u{202e}evil", "\\u{9b}31m \\u{202e}evil");
         check(lines, "a\nb\u{1b}[0m\tc", "a\nb\\u{1b}[0m\\tc");
+    }
+
+    #[test]
+    fn nothing_ends_a_text_before_its_end() {
+        check(xml, "<a href='\u{1b}\">&amp;\u{ffff}", "&lt;a href=&apos;\\u{1b}&quot;&gt;&amp;amp;\\u{ffff}");
+        check(dot, "\"]; x\\\n&#27;\u{ffff}", "\\\"]; x\\\\\\\\n&amp;#27;\\\\u{ffff}");
     }
 
     #[test]

@@ -53,6 +53,21 @@ pub fn port_name(text: &str) -> Result<PortName, String> {
     turned.parse().map_err(|_| "one such as tcp/20229 or udp/30000-30099 would do".to_owned())
 }
 
+/// One that a client asks for: 20229, with its protocol or without.
+pub fn published_port(text: &str) -> Result<(u16, Option<&'static str>), String> {
+    let wrong = || "one such as 20229 or udp/53 would do".to_owned();
+    let is_protocol = |word: &str| PROTOCOLS.into_iter().find(|protocol| *protocol == word);
+    let (protocol, port) = match text.split_once('/') {
+        None => (None, text),
+        Some((one, other)) => match (is_protocol(one), is_protocol(other)) {
+            (Some(protocol), _) => (Some(protocol), other),
+            (None, Some(protocol)) => (Some(protocol), one),
+            (None, None) => return Err(wrong()),
+        },
+    };
+    Ok((number(port).ok_or_else(wrong)?, protocol))
+}
+
 /// `ADDRESS[,weight=N][,upper_threshold=N][,lower_threshold=N][,node=NAME][,netns=NAME][,state=STATE]`
 pub fn backend(text: &str) -> Result<Backend, String> {
     let mut words = text.split(',');

@@ -1,6 +1,9 @@
 //! What the daemon answers, as people read it.
 
+pub mod check;
+pub mod doctor;
 pub mod event;
+pub mod explain;
 pub mod service;
 pub mod status;
 

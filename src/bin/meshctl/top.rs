@@ -1,8 +1,8 @@
 //! `meshctl top`: rates in the terminal, as they are.
 
-mod number;
-mod once;
-mod rates;
+pub mod number;
+pub mod once;
+pub mod rates;
 mod screen;
 mod view;
 

@@ -76,6 +76,11 @@ impl Links {
 
     /// The MTU of the host's link that holds that address, or else leads to it; `None` if none does.
     pub fn underlay_mtu(&mut self, address: IpAddr) -> Result<Option<u32>> {
+        Ok(self.underlay(address)?.map(|(_, mtu)| mtu))
+    }
+
+    /// That link's name and MTU.
+    pub fn underlay(&mut self, address: IpAddr) -> Result<Option<(String, u32)>> {
         let verb = "tell the MTU towards";
         let socket = self.socket(Netns::Host)?;
         let held =
@@ -85,6 +90,12 @@ impl Links {
             None => address::way_to(socket, address).map_err(because(verb, address))?.map(|(index, _)| index),
         };
         let Some(index) = index else { return Ok(None) };
-        Ok(message::find_index(socket, index).map_err(because(verb, address))?.map(|found| found.mtu))
+        Ok(message::find_index(socket, index).map_err(because(verb, address))?.map(|found| (found.name, found.mtu)))
+    }
+
+    /// The MTU of a link; `None` where there is none, or no such namespace.
+    pub fn mtu(&mut self, id: &LinkId) -> Result<Option<u32>> {
+        let found = if self.spaces.contains_key(&id.netns) { self.find(id)? } else { None };
+        Ok(found.map(|found| found.mtu))
     }
 }

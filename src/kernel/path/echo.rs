@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{
@@ -40,6 +41,8 @@ pub struct Echo {
     socket: UdpSocket,
     family: Family,
     raw: bool,
+    /// What its requests are told from all others by.
+    identifier: u16,
     /// By sequence number, in the question at hand: who was asked, and whether by a large one.
     sent: BTreeMap<u16, (IpAddr, bool)>,
     next: u16,
@@ -70,7 +73,7 @@ impl Echo {
         // As far as we may: with the usual one it is enough, where there are few peers.
         let _ = setsockopt(&opened, sockopt::SndBufForce, &BUFFER);
         let _ = setsockopt(&opened, sockopt::RcvBufForce, &BUFFER);
-        Ok(Echo { socket: opened.into(), family, raw, sent: BTreeMap::new(), next: 0 })
+        Ok(Echo { socket: opened.into(), family, raw, identifier: identifier(), sent: BTreeMap::new(), next: 0 })
     }
 
     /// What becomes of packets of so many bytes to each of these, asked side by side. Nothing is waited for once all have
@@ -120,7 +123,7 @@ impl Echo {
     fn send(&mut self, peer: IpAddr, bytes: u32, large: bool) -> bool {
         let sequence = self.next;
         self.next = self.next.wrapping_add(1);
-        let request = request(self.family, identifier(), sequence, bytes);
+        let request = request(self.family, self.identifier, sequence, bytes);
         let to = SockaddrStorage::from(SocketAddr::new(peer, 0));
         // Who cannot be sent anything does not answer.
         let sent = sendto(self.socket.as_raw_fd(), &request, &to, MsgFlags::MSG_DONTWAIT).is_ok();
@@ -137,15 +140,16 @@ impl Echo {
         let (length, from) = self.socket.recv_from(&mut head).ok()?;
         let (identified, sequence) = answer(self.family, self.raw, head.get(..length)?)?;
         // The other kind of socket has an identifier of the kernel's, and hears nothing else.
-        let ours = !self.raw || identified == identifier();
+        let ours = !self.raw || identified == self.identifier;
         let (peer, _) = *self.sent.get(&sequence).filter(|(peer, _)| ours && *peer == from.ip())?;
         self.sent.remove(&sequence).map(|(_, large)| (peer, large))
     }
 }
 
-/// What our requests are told from those of other processes by.
+/// Another one each time: several may ask at once, and a raw socket hears them all.
 fn identifier() -> u16 {
-    std::process::id() as u16
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    (std::process::id() as u16).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(251))
 }
 
 /// The ICMP part of a packet of so many bytes. The kernel puts the IP header before it, and computes IPv6's checksum.

@@ -120,7 +120,11 @@ pub fn assert_same(before: &str, after: &str, when: &str) {
     let (old, new): (BTreeSet<&str>, BTreeSet<&str>) = (before.lines().collect(), after.lines().collect());
     let gone: Vec<_> = old.difference(&new).map(|line| format!("- {line}")).collect();
     let come: Vec<_> = new.difference(&old).map(|line| format!("+ {line}")).collect();
-    panic!("{when}, something is not as it was (or only its order):\n{}\n{}", gone.join("\n"), come.join("\n"));
+    // The same lines in another order, or more than once.
+    let moved =
+        before.lines().zip(after.lines()).find(|(old, new)| old != new).filter(|_| gone.is_empty() && come.is_empty());
+    let moved = moved.map(|(old, new)| format!("first {new:?} where {old:?} was\n")).unwrap_or_default();
+    panic!("{when}, something is not as it was:\n{moved}{}\n{}", gone.join("\n"), come.join("\n"));
 }
 
 /// The chains of a table by name: nft lists them in the order in which they were made, which says nothing.

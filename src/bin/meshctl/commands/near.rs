@@ -21,7 +21,7 @@ pub async fn explain(client: &Client, failure: Failure, service: &str) -> Failur
 }
 
 /// `None`: it is known.
-fn unknown(name: &str, names: &[&str]) -> Option<String> {
+pub fn unknown(name: &str, names: &[&str]) -> Option<String> {
     if names.contains(&name) {
         return None;
     }

@@ -14,16 +14,23 @@ use crate::meshctl::output::Output;
 use crate::meshctl::table::{Align, Paint, Table};
 
 /// The kernel adds up its counters that often.
-const LEAST: Duration = Duration::from_secs(2);
+pub const LEAST: Duration = Duration::from_secs(2);
 
 pub async fn run(client: &Client, output: &Output, arguments: &TopArguments) -> Result<(), Failure> {
-    let mut history = History::default();
-    history.push(client.get::<Traffic>("/v1/traffic").await?);
-    tokio::time::sleep(arguments.interval.max(LEAST)).await;
-    history.push(client.get::<Traffic>("/v1/traffic").await?);
-    let mut rates = history.rates();
+    let mut rates = measure(client, Some(arguments.interval.max(LEAST))).await?;
     sort(&mut rates, arguments.sort);
     output.show(&as_json(&rates), |_, paint| table(&rates, paint))
+}
+
+/// By two looks, so far apart; by one, which makes no rates but has the rest, if there is no time between them.
+pub async fn measure(client: &Client, between: Option<Duration>) -> Result<Vec<PortRate>, Failure> {
+    let mut history = History::default();
+    history.push(client.get::<Traffic>("/v1/traffic").await?);
+    if let Some(between) = between {
+        tokio::time::sleep(between).await;
+        history.push(client.get::<Traffic>("/v1/traffic").await?);
+    }
+    Ok(history.rates())
 }
 
 fn table(rates: &[PortRate], paint: Paint) -> String {
