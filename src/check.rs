@@ -52,10 +52,11 @@ pub fn pairs(mesh: &Mesh, addresses: &BTreeSet<IpAddr>, asked: &CheckQuery) -> V
             pairs.extend(theirs.map(|(name, address)| pair(Netns::Host, SocketAddr::new(*address, first), name)));
             let target = port.target.unwrap_or(first);
             let backends = port.backends.iter().filter(|backend| is_tried(mesh, port, backend));
-            pairs.extend(backends.map(|backend| {
-                let node = backend.node.as_deref().unwrap_or(&mesh.node);
-                pair(Netns::Sandbox, SocketAddr::new(backend.address, target), node)
-            }));
+            pairs.extend(
+                backends.map(|backend| {
+                    pair(Netns::Sandbox, SocketAddr::new(backend.address, target), mesh.node_of(backend))
+                }),
+            );
         }
     }
     pairs

@@ -34,7 +34,7 @@ pub fn inquiry(mesh: &Mesh, surroundings: &Surroundings, is_daemon: bool) -> Inq
         ipvs: mesh.dataplane == Dataplane::Ipvs,
         wireguard: mesh.ingress.encryption.is_some(),
         address: mesh.address,
-        port: underlay::port(mesh),
+        port: mesh.ingress.underlay_port(),
         bytes: if peers.is_empty() { 0 } else { overlay_mtu(mesh, surroundings) + encapsulation(mesh) },
         peers,
         parameters,

@@ -92,7 +92,7 @@ impl Asked {
         }
         let node = self.node.as_deref()?;
         let mut backends = ports.iter().flat_map(|(_, port)| &port.backends);
-        let there = backends.any(|backend| backend.node.as_deref().unwrap_or(&mesh.node) == node);
+        let there = backends.any(|backend| mesh.node_of(backend) == node);
         (!there).then(|| format!("port {} has no backend on node {node}", self.number))
     }
 
@@ -152,7 +152,7 @@ fn walk(
         balancing::choice(&mut walk, family);
         sandbox::way_out(&mut walk, family);
         for backend in port.backends.iter().filter(|backend| Family::of(&backend.address) == family) {
-            if asked.node.as_deref().is_none_or(|node| backend.node.as_deref().unwrap_or(&known.mesh.node) == node) {
+            if asked.node.as_deref().is_none_or(|node| known.mesh.node_of(backend) == node) {
                 backend::way(&mut walk, backend);
             }
         }

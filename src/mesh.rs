@@ -93,6 +93,11 @@ pub struct Ingress {
 }
 
 impl Ingress {
+    /// UDP, of the tunnel's own packets; the same on all nodes.
+    pub fn underlay_port(&self) -> u16 {
+        self.encryption.map_or(self.port, |encryption| encryption.port)
+    }
+
     /// Whether an address is on the overlay.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address {
@@ -327,6 +332,11 @@ impl Mesh {
     /// Backends of all ports: one that several ports have counts for each.
     pub fn count_backends(&self) -> usize {
         self.ports().map(|port| port.backends.len()).sum()
+    }
+
+    /// The node that a backend is on, this one if it does not say.
+    pub fn node_of<'a>(&'a self, backend: &'a Backend) -> &'a str {
+        backend.node.as_deref().unwrap_or(&self.node)
     }
 
     /// Whether a backend is on another node.

@@ -74,7 +74,7 @@ fn narrow_paths(kernel: &mut Kernel, mesh: &Mesh) -> Result<Vec<String>> {
     let surroundings = kernel.surroundings(mesh.address)?;
     let (mtu, overhead) = (overlay_mtu(mesh, &surroundings), encapsulation(mesh));
     let peers: Vec<IpAddr> = mesh.peers.iter().map(|peer| peer.address).collect();
-    let port = mesh.ingress.encryption.map_or(mesh.ingress.port, |encryption| encryption.port);
+    let port = mesh.ingress.underlay_port();
     let paths = kernel.path_mtus(&peers, port, mtu + overhead)?;
     let narrow = mesh.peers.iter().filter_map(|peer| Some((peer, *paths.get(&peer.address)?)));
     let narrow = narrow.filter(|(_, path)| path.bytes < mtu + overhead);

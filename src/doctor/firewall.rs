@@ -1,7 +1,6 @@
 //! Other firewalls of the host.
 
 use super::chart::{Chart, several};
-use super::underlay;
 use crate::control::protocol::{Area, Grade};
 use crate::objects::{Beside, Obstacle, Opening};
 
@@ -63,7 +62,7 @@ fn legacy(chart: &mut Chart<'_>) {
 
 /// What others' rules do to packets of other nodes.
 fn tunnel(chart: &mut Chart<'_>) {
-    let port = underlay::port(chart.mesh);
+    let port = chart.mesh.ingress.underlay_port();
     let name = |address| {
         chart.mesh.other_nodes().find(|peer| peer.address == address).map_or("a node", |peer| peer.name.as_str())
     };

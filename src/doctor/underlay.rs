@@ -3,12 +3,7 @@
 use super::chart::{Chart, several};
 use crate::control::protocol::{Area, Grade};
 use crate::dataplane::{encapsulation, overlay_mtu};
-use crate::mesh::{Mesh, Peer};
-
-/// UDP, of the tunnel; the same on all nodes.
-pub fn port(mesh: &Mesh) -> u16 {
-    mesh.ingress.encryption.map_or(mesh.ingress.port, |encryption| encryption.port)
-}
+use crate::mesh::Peer;
 
 pub fn look(chart: &mut Chart<'_>) {
     address(chart);

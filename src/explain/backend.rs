@@ -68,7 +68,7 @@ pub fn way(walk: &mut Walk<'_>, backend: &Backend) {
     if on_overlay {
         walk.route(&SANDBOX, "way to the backend", (backend.address, None), None, 0, &Wanted::By(link, None));
     } else {
-        let gateway = super::host::ends(walk, family).1;
+        let gateway = ends(walk, family).1;
         walk.own_route(Netns::Sandbox, GATEWAY_LEG, family, "way out");
         walk.route(&SANDBOX, "way to the backend", (backend.address, None), None, 0, &Wanted::By(link, gateway));
         walk.chain(Netns::Host, "postrouting");

@@ -96,12 +96,9 @@ pub fn share(walk: &mut Walk<'_>, place: DestinationKey, family: Family) {
     }
     let Some(serves) = walk.serves(family, &place).copied() else { return };
     let told = format!("{} connections, and {} that are remembered", serves.active, serves.inactive);
-    walk.hops()
-        .iter_mut()
-        .rev()
-        .take(1)
-        .filter(|hop| hop.verdict == Verdict::Good)
-        .for_each(|hop| hop.reason = Some(told.clone()));
+    if let Some(hop) = walk.hops().last_mut().filter(|hop| hop.verdict == Verdict::Good) {
+        hop.reason = Some(told);
+    }
 }
 
 /// The slots of one backend: which they are, the first of them at least, and how many.

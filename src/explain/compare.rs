@@ -51,7 +51,9 @@ impl Walk<'_> {
         let space = Space::Ours(netns);
         let name = self.place(&space);
         self.compare(&space, "namespace", pinned, "true");
-        self.hops().iter_mut().rev().take(1).for_each(|hop| hop.look = format!("ls /run/netns/{name}"));
+        if let Some(hop) = self.hops().last_mut().filter(|hop| hop.what == "namespace") {
+            hop.look = format!("ls /run/netns/{name}");
+        }
     }
 
     pub fn link(&mut self, netns: Netns, name: &str) {

@@ -1,8 +1,11 @@
 //! The host's part: from the client into the sandbox, and from there back to the client.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use super::compare::of_family;
+use super::gate;
 use super::walk::{Walk, Wanted};
-use super::{gate, host};
 use crate::dataplane::{gateway_addresses, published_maps};
 use crate::objects::{Family, HOST_END, Hook, Layer, Netns, Onward, Packet, Phase, Question, Reply, Space};
 
@@ -14,10 +17,12 @@ pub fn maps(family: Family) -> [&'static str; 2] {
 }
 
 /// The sandbox's address on the link between the two, and the host's.
-pub fn ends(walk: &Walk<'_>, family: Family) -> (Option<std::net::IpAddr>, Option<std::net::IpAddr>) {
+pub fn ends(walk: &Walk<'_>, family: Family) -> (Option<IpAddr>, Option<IpAddr>) {
     let pairs = gateway_addresses(&walk.mesh().gateway, family == Family::V6);
-    let of = |addresses: Vec<std::net::IpAddr>| of_family(addresses, family);
-    (of(pairs.iter().map(|(_, sandbox)| sandbox.ip()).collect()), of(pairs.iter().map(|(host, _)| host.ip()).collect()))
+    (
+        of_family(pairs.iter().map(|(_, sandbox)| sandbox.ip()), family),
+        of_family(pairs.iter().map(|(host, _)| host.ip()), family),
+    )
 }
 
 /// Whether the client is this node itself.
@@ -59,7 +64,7 @@ pub fn way_in(walk: &mut Walk<'_>, family: Family) {
         walk.link(Netns::Host, HOST_END);
     }
     walk.addresses(Netns::Host, &gateway, family);
-    let (sandbox, _) = host::ends(walk, family);
+    let (sandbox, _) = ends(walk, family);
     let Some(sandbox) = sandbox else { return };
     // Who asks about a packet that comes in has to say from where.
     let from = walk.from.filter(|_| uplink.is_some());
@@ -91,7 +96,7 @@ fn openings(walk: &mut Walk<'_>, family: Family) {
         Family::V4 => "ip6",
         Family::V6 => "ip",
     };
-    let met: std::collections::BTreeSet<_> =
+    let met: BTreeSet<_> =
         [&walk.known.wanted, &walk.known.seen].into_iter().flat_map(|objects| &objects.openings).cloned().collect();
     for opening in met.into_iter().filter(|opening| opening.family != unspoken) {
         let open =
@@ -105,7 +110,7 @@ fn openings(walk: &mut Walk<'_>, family: Family) {
 pub fn way_back(walk: &mut Walk<'_>, family: Family) {
     let own = is_own(walk);
     let links = if own { vec![None] } else { walk.uplinks() };
-    let (sandbox, _) = host::ends(walk, family);
+    let (sandbox, _) = ends(walk, family);
     let gateway = walk.mesh().gateway.link().to_owned();
     if let (Some(from), false) = (walk.from, own) {
         // Answers are routed as they come out of the sandbox: their source is the node's only behind that.

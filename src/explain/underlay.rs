@@ -22,14 +22,8 @@ pub fn way(walk: &mut Walk<'_>, node: &str) {
     carries(walk, peer);
 }
 
-/// UDP, of which the port is the one that the tunnel has here and there.
-fn port(walk: &Walk<'_>) -> u16 {
-    let ingress = &walk.mesh().ingress;
-    ingress.encryption.map_or(ingress.port, |encryption| encryption.port)
-}
-
 fn rules(walk: &mut Walk<'_>, peer: &Peer) {
-    let (own, port) = (walk.mesh().address, port(walk));
+    let (own, port) = (walk.mesh().address, walk.mesh().ingress.underlay_port());
     let link = walk.link_to(peer.address, own);
     let encrypted = walk.mesh().ingress.encryption.is_some();
     // Nothing that is open is tracked (dataplane, tunnel). WireGuard's is: and both ends send, so each hears answers.
@@ -62,7 +56,7 @@ fn rules(walk: &mut Walk<'_>, peer: &Peer) {
 /// Whether what is between carries the tunnel's largest packets.
 fn carries(walk: &mut Walk<'_>, peer: &Peer) {
     let bytes = walk.known.overlay_mtu + walk.known.encapsulation;
-    let question = Question::Underlay { peer: peer.address, port: port(walk), bytes };
+    let question = Question::Underlay { peer: peer.address, port: walk.mesh().ingress.underlay_port(), bytes };
     let (found, verdict, reason) = match walk.ask(question) {
         Some(Reply::Underlay { mtu, answers }) => {
             let carries = mtu.map_or("unknown".to_owned(), |mtu| format!("{mtu} bytes"));

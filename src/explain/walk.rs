@@ -45,7 +45,9 @@ impl<'k> Walk<'k> {
     }
 
     pub fn hop(&mut self, hop: Hop) {
-        self.parts.last_mut().into_iter().for_each(|part| part.hops.push(hop.clone()));
+        if let Some(part) = self.parts.last_mut() {
+            part.hops.push(hop);
+        }
     }
 
     /// The hops of this part so far.
@@ -119,20 +121,8 @@ impl<'k> Walk<'k> {
 
     /// The first packet of a connection of that family, before it is sent anywhere.
     pub fn packet(&self, family: Family) -> Packet {
-        Packet {
-            family,
-            protocol: self.port.published.protocol,
-            source: self.from,
-            source_port: None,
-            destination: None,
-            destination_port: Some(self.number),
-            link_in: None,
-            link_out: None,
-            mark: 0,
-            phase: Phase::First,
-            translated: false,
-            is_local: true,
-        }
+        let any = Packet::first(family, self.port.published.protocol);
+        Packet { source: self.from, destination_port: Some(self.number), ..any }
     }
 
     /// What others' rules do to it. Where nothing stands in the way, one hop for all the hooks says so.

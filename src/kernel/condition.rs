@@ -127,19 +127,13 @@ impl Kernel {
         let link = self.links.underlay(address)?.map(|(name, _)| name);
         for peer in inquiry.peers.iter().take(MOST_PEERS) {
             let packet = Packet {
-                family: Family::of(peer),
-                protocol: Protocol::Udp,
                 source: Some(*peer),
-                source_port: None,
                 destination: Some(address),
                 destination_port: Some(inquiry.port),
                 link_in: link.clone(),
-                link_out: None,
-                mark: 0,
                 // Nothing that is open is tracked; of WireGuard's both ends send, so each hears answers.
                 phase: if inquiry.wireguard { Phase::Answer } else { Phase::Untracked },
-                translated: false,
-                is_local: true,
+                ..Packet::first(Family::of(peer), Protocol::Udp)
             };
             let mut all = Vec::new();
             for hook in [Hook::Prerouting, Hook::Input] {

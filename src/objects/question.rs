@@ -37,6 +37,26 @@ pub struct Packet {
     pub is_local: bool,
 }
 
+impl Packet {
+    /// The first of a connection to the namespace that it is in; whose, and whither, is open.
+    pub fn first(family: Family, protocol: Protocol) -> Packet {
+        Packet {
+            family,
+            protocol,
+            source: None,
+            source_port: None,
+            destination: None,
+            destination_port: None,
+            link_in: None,
+            link_out: None,
+            mark: 0,
+            phase: Phase::First,
+            translated: false,
+            is_local: true,
+        }
+    }
+}
+
 /// Where in its connection a packet comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {

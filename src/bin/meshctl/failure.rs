@@ -59,6 +59,14 @@ impl Failure {
         Failure::new(Code::Unavailable, detail)
     }
 
+    /// With what would do where no daemon answers, if that is the failure.
+    pub fn without_daemon(self, other: &str) -> Failure {
+        match self.code {
+            Code::Unavailable => Failure { detail: format!("{}; without it, {other}", self.detail), ..self },
+            _ => self,
+        }
+    }
+
     /// Whether that is the HTTP status of what the daemon said.
     pub fn has_status(&self, status: u16) -> bool {
         self.problem.as_ref().is_some_and(|problem| problem.status == status)

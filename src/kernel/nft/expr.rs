@@ -56,8 +56,8 @@ const FIB_PRESENT: u32 = 32;
 const FIB_OIF: u32 = 1;
 const FIB_ADDRTYPE: u32 = 3;
 
-const EXPR_NAME: u16 = 1;
-const EXPR_DATA: u16 = 2;
+pub const EXPR_NAME: u16 = 1;
+pub const EXPR_DATA: u16 = 2;
 const LIST_ELEM: u16 = 1;
 pub const DATA_VALUE: u16 = 1;
 pub const DATA_VERDICT: u16 = 2;

@@ -12,10 +12,11 @@ mod seen;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use super::expr::{EXPR_DATA, EXPR_NAME};
 use super::map::{
     ELEM_DATA, ELEM_KEY, ELEM_KEY_END, ELEMENTS, ELEMENTS_SET, ELEMENTS_TABLE, FLAG_INTERVAL, LIST_ELEM, SET_FLAGS,
 };
-use super::read::body;
+use super::read::{GETTABLE, body, is_dormant};
 use super::*;
 use crate::kernel::attribute::{attributes, be32_of, be64_of, find, string_of};
 use crate::objects::{Layer, Obstacle, Packet, Phase};
@@ -26,8 +27,6 @@ use machine::{Element, Elements, Verdict, World};
 const FAMILIES: [(u8, &str); 5] = [(2, "ip"), (10, "ip6"), (1, "inet"), (7, "bridge"), (5, "netdev")];
 const NETDEV: u8 = 5;
 const BRIDGE: u8 = 7;
-const GETTABLE: u16 = 1;
-const DORMANT: u32 = 1;
 const HOOK_DEV: u16 = 3;
 const HOOK_DEVS: u16 = 4;
 const DEV_NAME: u16 = 1;
@@ -46,9 +45,6 @@ const FIELD_LENGTH: u16 = 1;
 const ELEM_FLAGS: u16 = 3;
 const ENDS: u32 = 1;
 const CATCH_ALL: u32 = 2;
-
-const EXPR_NAME: u16 = 1;
-const EXPR_DATA: u16 = 2;
 
 /// As deep as the kernel lets chains call one another (NFT_JUMP_STACK_SIZE).
 const DEPTH: usize = 16;
@@ -72,6 +68,15 @@ struct Base {
 struct Rule {
     handle: u64,
     expressions: Vec<u8>,
+}
+
+impl Rule {
+    /// Their names and data.
+    fn expressions(&self) -> impl Iterator<Item = (String, &[u8])> {
+        attributes(&self.expressions).filter_map(|(_, element)| {
+            Some((find(element, EXPR_NAME).and_then(string_of)?, find(element, EXPR_DATA).unwrap_or_default()))
+        })
+    }
 }
 
 /// All that one packet may meet, and what it has met.
@@ -137,8 +142,7 @@ pub fn chain_names(socket: &mut Socket) -> Result<Vec<(&'static str, String, Str
         let of = |kind| find(body(message), kind).and_then(string_of);
         Some((*message.first()?, of(CHAIN_TABLE)?, of(CHAIN_NAME)?))
     })?;
-    let name = |family: u8| FAMILIES.iter().find(|(number, _)| *number == family).map(|(_, name)| *name);
-    let named = found.into_iter().filter_map(|(family, table, chain)| Some((name(family)?, table, chain)));
+    let named = found.into_iter().filter_map(|(family, table, chain)| Some((family_name(family)?, table, chain)));
     Ok(named.filter(|(family, table, _)| (*family, table.as_str()) != ("inet", TABLE)).collect())
 }
 
@@ -260,11 +264,8 @@ impl Pass<'_> {
                 }
             }
         };
-        let expressions = attributes(&rule.expressions).filter_map(|(_, element)| {
-            Some((find(element, EXPR_NAME).and_then(string_of)?, find(element, EXPR_DATA).unwrap_or_default()))
-        });
         let mut world = World { packet: self.packet, mark, is_sure, index: self.index, set: &mut set };
-        let (truth, verdicts) = machine::run(expressions, &mut world);
+        let (truth, verdicts) = machine::run(rule.expressions(), &mut world);
         match failure {
             Some(error) => Err(error),
             None => Ok(Some((rule.handle, truth, verdicts))),
@@ -273,8 +274,11 @@ impl Pass<'_> {
 }
 
 fn name((family, table, chain): &Id) -> String {
-    let family = FAMILIES.iter().find(|(number, _)| number == family).map_or("?", |(_, name)| name);
-    format!("{family} {table} {chain}")
+    format!("{} {table} {chain}", family_name(*family).unwrap_or("?"))
+}
+
+fn family_name(family: u8) -> Option<&'static str> {
+    FAMILIES.iter().find(|(number, _)| *number == family).map(|(_, name)| *name)
 }
 
 /// Tables that someone put to sleep.
@@ -284,8 +288,7 @@ fn dormant(socket: &mut Socket) -> Result<Vec<(u8, String)>, Error> {
 
 fn read_dormant(message: &[u8]) -> Option<(u8, String)> {
     let attributes = body(message);
-    let asleep = find(attributes, TABLE_FLAGS).and_then(be32_of).unwrap_or(0) & DORMANT != 0;
-    asleep.then(|| Some((*message.first()?, find(attributes, TABLE_NAME).and_then(string_of)?)))?
+    is_dormant(attributes).then(|| Some((*message.first()?, find(attributes, TABLE_NAME).and_then(string_of)?)))?
 }
 
 fn read_base(message: &[u8]) -> Option<(Id, Base)> {
@@ -387,28 +390,13 @@ pub(super) fn read_any(message: &[u8]) {
     let Some((_, _, rule)) = read_rule(message) else { return };
     for packet in [Family::V4, Family::V6].map(some_packet) {
         let mut set = |_: &str| elements.clone();
-        let expressions = attributes(&rule.expressions).filter_map(|(_, element)| {
-            Some((find(element, EXPR_NAME).and_then(string_of)?, find(element, EXPR_DATA).unwrap_or_default()))
-        });
         let mut mark = Vec::new();
         let mut world = World { packet: &packet, mark: &mut mark, is_sure: true, index: &|_| Some(7), set: &mut set };
-        let _ = machine::run(expressions, &mut world);
+        let _ = machine::run(rule.expressions(), &mut world);
     }
 }
 
 fn some_packet(family: Family) -> Packet {
-    Packet {
-        family,
-        protocol: crate::objects::Protocol::Tcp,
-        source: None,
-        source_port: None,
-        destination: None,
-        destination_port: Some(20229),
-        link_in: Some("eth0".to_owned()),
-        link_out: None,
-        mark: 0,
-        phase: Phase::First,
-        translated: false,
-        is_local: true,
-    }
+    let any = Packet::first(family, crate::objects::Protocol::Tcp);
+    Packet { destination_port: Some(20229), link_in: Some("eth0".to_owned()), ..any }
 }

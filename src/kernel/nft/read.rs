@@ -13,7 +13,7 @@ use crate::kernel::replies::Readers;
 use crate::kernel::socket::{Error, Socket};
 use crate::objects::{Base, Chain, ChainKind, Rule, Set, TABLE, Table, Way};
 
-const GETTABLE: u16 = 1;
+pub(super) const GETTABLE: u16 = 1;
 /// The table is there and does nothing (nft(8), `flags dormant`).
 const DORMANT: u32 = 1;
 
@@ -47,7 +47,7 @@ pub fn table(socket: &mut Socket) -> Result<Option<Table>, Error> {
     Ok(Some(table))
 }
 
-fn is_dormant(attributes: &[u8]) -> bool {
+pub(super) fn is_dormant(attributes: &[u8]) -> bool {
     find(attributes, TABLE_FLAGS).and_then(be32_of).unwrap_or(0) & DORMANT != 0
 }
 

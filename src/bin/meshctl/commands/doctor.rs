@@ -9,7 +9,7 @@ use meshd::daemon;
 use meshd::source::file;
 
 use super::Session;
-use crate::meshctl::failure::{Code, Failure};
+use crate::meshctl::failure::Failure;
 use crate::meshctl::text;
 
 /// For nodes that do not answer, and modules that are loaded.
@@ -27,13 +27,7 @@ pub async fn run(session: &Session<'_>, config: Option<&Path>) -> Result<(), Fai
 
 async fn asked(session: &Session<'_>) -> Result<Diagnosis, Failure> {
     let answer = session.client.ask(Method::GET, "/v1/doctor", None, PATIENCE).await;
-    answer.map_err(|failure| match failure.code {
-        Code::Unavailable => Failure {
-            detail: format!("{}; without it, --config FILE looks for what that file would need", failure.detail),
-            ..failure
-        },
-        _ => failure,
-    })
+    answer.map_err(|failure| failure.without_daemon("--config FILE looks for what that file would need"))
 }
 
 /// Whether or not a daemon runs.

@@ -13,7 +13,7 @@ use super::Session;
 use super::change::query;
 use crate::meshctl::arguments::ExplainArguments;
 use crate::meshctl::client::segment;
-use crate::meshctl::failure::{Code, Failure};
+use crate::meshctl::failure::Failure;
 use crate::meshctl::text;
 
 /// For backends and nodes that do not answer.
@@ -40,13 +40,7 @@ async fn asked(session: &Session<'_>, arguments: &ExplainArguments) -> Result<Ex
         node.as_ref().map(|node| format!("node={}", segment(node))),
     ]);
     let answer = session.client.ask(Method::GET, &format!("/v1/explain/{number}{query}"), None, PATIENCE).await;
-    answer.map_err(|failure| match failure.code {
-        Code::Unavailable => Failure {
-            detail: format!("{}; without it, --config FILE reads the kernel and that file", failure.detail),
-            ..failure
-        },
-        _ => failure,
-    })
+    answer.map_err(|failure| failure.without_daemon("--config FILE reads the kernel and that file"))
 }
 
 /// Reads the kernel and the file, whether or not a daemon runs.
@@ -59,9 +53,5 @@ fn alone(path: &Path, arguments: &ExplainArguments) -> Result<Explanation, Failu
     };
     let (number, _) = arguments.port;
     let asked = question.asked(number).map_err(Failure::usage)?;
-    let explanation = daemon::explain(&config, &asked).map_err(|error| Failure::refused(format!("{error:#}")))?;
-    if explanation.ports.is_empty() {
-        return Err(Failure::refused(format!("port {number} is not published by {}", path.display())));
-    }
-    Ok(explanation)
+    daemon::explain(&config, &asked).map_err(|error| Failure::refused(format!("{error:#}")))
 }
